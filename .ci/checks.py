@@ -1,0 +1,216 @@
+"""Run the checks of the project and count them. `.ci/run` calls this inside a virtual environment.
+
+usage: python .ci/checks.py [--list] [--no-install] [CHECK ...]
+"""
+import argparse, importlib, json, re, subprocess, sys, tempfile, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README, NBS = ROOT/'README.md', ROOT/'nbs'
+NOTEBOOK_LIMIT = 400 * 1024  # bytes
+HELP_LIMIT = 1.0             # seconds
+SLOW = 'slow'                # the flag of cells that plain nbdev-test leaves out
+ASSERTION = re.compile(r'\b(test_\w+\s*\(|expect_fail|assert\b|assert_\w+\s*\()')
+MACHINE_PATH = re.compile(r'(?<![\w.-])/(?:work|root|home|tmp|mnt|Users)/[\w.-]+|\b[A-Z]:\\+Users\b')
+
+
+class Failure(Exception):
+    "A check did not hold; the message says where and why."
+
+
+def sh(command, cwd=ROOT):
+    "Run a shell command; return its output, or fail with the end of it."
+    done = subprocess.run(['bash', '-c', command], cwd=cwd, text=True, errors='replace',
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise Failure(f'`{command}` ended with {done.returncode}\n{done.stdout[-6000:]}')
+    return done.stdout
+
+
+def readme_command(extra):
+    "The README's command that installs `extra`, as (pip part, the rest of the line)."
+    for line in README.read_text(encoding='utf-8').splitlines():
+        found = re.match(rf'\s*\$?\s*(pip install\b.*?\[{extra}\]\S*)\s*(?:&&\s*(.*))?$', line)
+        if found:
+            return found[1], (found[2] or '').strip()
+    raise Failure(f'README.md has no line that begins `pip install` and names [{extra}]')
+
+
+def notebooks():
+    "The notebooks under nbs/, in reading order; names that begin with _ or . are scratch."
+    found = [p for p in NBS.rglob('*.ipynb')
+             if not any(part[0] in '._' for part in p.relative_to(NBS).parts)]
+    return sorted(found)
+
+
+def tracked():
+    "The files that belong to the project: tracked, or new and not ignored."
+    out = sh('git ls-files -z --cached --others --exclude-standard')
+    return [ROOT/name for name in out.split('\0') if name and (ROOT/name).is_file()]
+
+
+def changes():
+    "What git sees as changed now."
+    return sh('git status --porcelain'), sh('git diff')
+
+
+def unchanged(command):
+    "Run a command that must change no file."
+    before = changes()
+    sh(command)
+    after = changes()
+    if after != before:
+        raise Failure(f'`{command}` changes files:\n{after[0]}{after[1][:4000]}')
+
+
+def install(extra):
+    command, _ = readme_command(extra)
+    sh(command)
+    importlib.invalidate_caches()
+    return command
+
+
+def check_demo():
+    "The README's demo command runs in an empty folder."
+    _, command = readme_command('demo')
+    if not command:
+        raise Failure('the README line for [demo] has no command after &&')
+    with tempfile.TemporaryDirectory() as folder:
+        out = sh(command, cwd=folder)
+    return command + '\n' + out.replace(folder, '.').strip()[-1500:]
+
+
+def check_help():
+    "`cnn_finetune --help` answers at once; the best of three runs."
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        sh('cnn_finetune --help')
+        times.append(time.perf_counter() - start)
+    if min(times) >= HELP_LIMIT:
+        raise Failure(f'cnn_finetune --help takes {min(times):.2f} s; the limit is {HELP_LIMIT} s')
+    return f'{min(times):.2f} s'
+
+
+def check_export():
+    "The package is what the notebooks export."
+    unchanged('nbdev-export')
+
+
+def check_clean():
+    "The notebooks are stored clean."
+    unchanged('nbdev-clean')
+
+
+def check_readme():
+    "README.md is nbs/index.ipynb rendered."
+    sh('python .ci/readme.py')
+
+
+def check_size():
+    "No notebook is over the limit."
+    large = [f'{p.relative_to(ROOT)}: {p.stat().st_size // 1024} KiB' for p in notebooks()
+             if p.stat().st_size > NOTEBOOK_LIMIT]
+    if large:
+        raise Failure('over 400 KiB: ' + ', '.join(large))
+    return f'{len(notebooks())} notebooks'
+
+
+def text_of(path):
+    "The text of a file; of a notebook, without its pictures; of a binary file, nothing."
+    try:
+        text = path.read_text(encoding='utf-8')
+    except UnicodeDecodeError:
+        return ''
+    if path.suffix != '.ipynb':
+        return text
+    notebook = json.loads(text)
+    for cell in notebook['cells']:
+        for output in cell.get('outputs', []):
+            data = output.get('data', {})
+            output['data'] = {k: v for k, v in data.items() if not k.startswith('image/')}
+    return json.dumps(notebook, ensure_ascii=False, indent=0)
+
+
+def check_paths():
+    "No path of a machine stands in a file of the project."
+    found = [f'{path.relative_to(ROOT)}: {match[0]}' for path in tracked()
+             for match in MACHINE_PATH.finditer(text_of(path))]
+    if found:
+        raise Failure('paths of a machine:\n' + '\n'.join(found[:30]))
+    return f'{len(tracked())} files'
+
+
+def check_site():
+    "The site builds without a warning and each link, anchor and picture in it resolves."
+    if sys.version_info < (3, 11):
+        return 'not run: smalldocs needs Python 3.11'
+    return sh('python .ci/site.py').strip().splitlines()[-1]
+
+
+def check_notebook(path):
+    "All cells of a notebook run, slow ones too; say how many ran and how many of them assert something."
+    from nbdev.test import nb_test_cells
+    cells = nb_test_cells(path, skip_flags=[SLOW], force_flags=[SLOW])
+    out = sh(f'nbdev-test "{path}" --flags {SLOW}')
+    if 'Success.' not in out:
+        raise Failure(f'nbdev-test passed without running the notebook:\n{out}')
+    slow = sum(SLOW in (cell.directives_ or {}) for cell in cells)
+    asserting = sum(bool(ASSERTION.search(cell.source)) for cell in cells)
+    return f'{len(cells)} cells ran ({slow} slow), {asserting} of them assert'
+
+
+def check_left():
+    "The tests left no file behind and changed none."
+    out = sh('git status --porcelain')
+    if out != CHANGED_AT_START:
+        raise Failure(f'git status before:\n{CHANGED_AT_START}after:\n{out}')
+
+
+def checks(install_too):
+    "Every check as (name, function), in the order in which they run."
+    steps = []
+    if install_too: steps += [('install-demo', lambda: install('demo'))]
+    steps += [('demo', check_demo), ('help', check_help)]
+    if install_too: steps += [('install-dev', lambda: install('dev'))]
+    steps += [('export', check_export), ('clean', check_clean), ('readme', check_readme),
+              ('size', check_size), ('paths', check_paths), ('site', check_site)]
+    steps += [(path.relative_to(ROOT).as_posix(), lambda path=path: check_notebook(path))
+              for path in notebooks()]
+    return steps + [('left', check_left)]
+
+
+def run(name, function):
+    "Run one check and print its line: the result, the time, the detail. True if it holds."
+    start = time.perf_counter()
+    try:
+        passed, detail = True, function() or ''
+    except Exception as error:
+        kind = '' if isinstance(error, Failure) else f'{type(error).__name__}: '
+        passed, detail = False, f'{kind}{error}'
+    seconds = time.perf_counter() - start
+    print(f'{"pass" if passed else "FAIL"}  {name}  {seconds:.1f} s  {detail}'.rstrip(), flush=True)
+    return passed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('names', nargs='*', metavar='CHECK', help='run only these checks')
+    parser.add_argument('--no-install', action='store_true', help='take the environment as it is')
+    parser.add_argument('--list', action='store_true', help='print the names of the checks')
+    args = parser.parse_args()
+    steps = checks(not args.no_install)
+    unknown = set(args.names) - {name for name, _ in steps}
+    if unknown:
+        parser.error(f'no check is called {", ".join(sorted(unknown))}; see --list')
+    if args.list:
+        return print('\n'.join(name for name, _ in steps))
+    results = [run(name, function) for name, function in steps if not args.names or name in args.names]
+    failed = results.count(False)
+    print(f'{results.count(True)} passed, {failed} failed')
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == '__main__':
+    CHANGED_AT_START = sh('git status --porcelain')
+    main()
