@@ -453,6 +453,7 @@ def table_dls(
 ) -> DataLoaders: # fastai's; table, pre and flip are kept on it
     "Audit a table, split it, and make data loaders of it with fastai's DataBlock"
     if bs < 1: raise InputError(f'bs: {bs}; a batch has 1 picture or more')
+    if num_workers and num_workers < 0: raise InputError(f'num_workers: {num_workers}; use 0 or more')
     table = with_split(audit(table, pre, bad), valid_pct, seed)
     rows = table[table.split.ne('test')]
     valid = np.flatnonzero(rows.split.eq('valid'))

@@ -111,6 +111,8 @@ def cnn_learner(
     pre = pretrained_preprocess(arch, **_picture_facts(dls))
     parts = arch, len(dls.vocab), pre, pretrained, weights, hidden, dropout
     with no_random(seed): model = create_cnn(*parts)
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f'label_smoothing: {label_smoothing}; use a share in [0, 1)')
     loss_func = CrossEntropyLossFlat(label_smoothing=label_smoothing)
     kwargs = dict(loss_func=loss_func, opt_func=adamw, metrics=accuracy) | kwargs
     return CNNLearner(dls, model.to(dls.device), pre, arch, seed, **kwargs)

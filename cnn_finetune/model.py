@@ -272,6 +272,7 @@ def create_head(
 ) -> nn.Sequential: # (b, n_in) to logits (b, n_classes)
     "A new classifier whose first answer is 1/n_classes for every class"
     if not 0 <= dropout < 1: raise InputError(f'dropout: {dropout}; use a share in [0, 1)')
+    if hidden < 0: raise InputError(f'hidden: {hidden}; use a width, or 0 for a linear head')
     layers = _norm(n_in, dropout)
     if hidden: layers += [nn.Linear(n_in, hidden), nn.ReLU(), *_norm(hidden, dropout)]
     return nn.Sequential(*layers, _zero(nn.Linear(hidden or n_in, n_classes)))

@@ -18,10 +18,14 @@ def stage_lrs(
     n:int, # Number of stages, the head included
 ) -> np.ndarray: # n rates, from the stem up to the head
     "One rate per stage: lr * lr_decay**s, s steps below the head (arXiv 1801.06146)"
+    _check_rates(lr, lr_decay)
+    return lr*lr_decay**np.arange(n - 1, -1, -1.)
+
+# %% ../nbs/08_rates.ipynb #889d6c61
+def _check_rates(lr, lr_decay):
     if not lr > 0: raise InputError(f'lr: {lr}; a learning rate is above 0, such as 1e-3')
     if not 0 < lr_decay <= 1:
         raise InputError(f'lr_decay: {lr_decay}; use a factor above 0 and at most 1')
-    return lr*lr_decay**np.arange(n - 1, -1, -1.)
 
 # %% ../nbs/08_rates.ipynb #64e2173b
 def phase_lrs(

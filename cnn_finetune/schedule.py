@@ -98,6 +98,7 @@ def table(self:Plan
 @patch
 def __repr__(self:Plan): return self.table().to_string(index=False)
 
+# %% ../nbs/09_schedule.ipynb #c8bec6c2
 @patch
 def _repr_markdown_(self:Plan):
     t = self.table()
@@ -105,21 +106,30 @@ def _repr_markdown_(self:Plan):
     return '\n'.join(f"| {' | '.join(r)} |" for r in rows)
 
 # %% ../nbs/09_schedule.ipynb #e512dc94
+def _plot_phase(plan, p, ax, start):
+    t = np.linspace(0, 1, 200)
+    colors = plt.cm.viridis(np.linspace(0, .9, len(plan.stages)))
+    for c, (stage, lr) in zip(colors, plan.rates(p).items()):
+        if lr: ax.semilogy(start + t*p.epochs, lr*one_cycle(t, p.pct_start), color=c, label=stage)
+    return start + p.epochs
+
+# %% ../nbs/09_schedule.ipynb #93b07c30
+def _label_plot(plan, ax):
+    lines = dict(zip(*ax.get_legend_handles_labels()[::-1]))
+    names = [s for s in plan.stages[::-1] if s in lines]
+    ax.legend([lines[s] for s in names], names, fontsize=7)
+    ax.set(xlabel='epoch', ylabel='learning rate')
+    ax.set_ylim(bottom=min((l.get_ydata()[0] for l in ax.lines), default=1e-3)/3)
+
+# %% ../nbs/09_schedule.ipynb #68fe824a
 @patch
 def plot(self:Plan,
     ax=None, # matplotlib axes; default new ones
 ): # The axes
     "Each stage's rate over the epochs of the plan"
-    ax, start, t = ax or plt.subplots(figsize=(6.5, 2.6))[1], 0, np.linspace(0, 1, 200)
-    colors = plt.cm.viridis(np.linspace(0, .9, len(self.stages)))
-    for p in self:
-        for c, (stage, lr) in zip(colors, self.rates(p).items()):
-            y = lr*one_cycle(t, p.pct_start)
-            if lr: ax.semilogy(start + t*p.epochs, y, color=c, label=stage)
-        start += p.epochs
-    handles = dict(zip(*ax.get_legend_handles_labels()[::-1]))
-    ax.legend(handles.values(), handles, fontsize=7)
-    ax.set(xlabel='epoch', ylabel='learning rate')
+    ax, start = ax or plt.subplots(figsize=(6.5, 2.6))[1], 0
+    for p in self: start = _plot_phase(self, p, ax, start)
+    _label_plot(self, ax)
     return ax
 
 # %% ../nbs/09_schedule.ipynb #3d96d8cd
@@ -138,7 +148,8 @@ def plan_from_json(
         d = json.loads(text)
         plan = Plan([Phase(**p) for p in d['phases']], d['stages'])
     except (json.JSONDecodeError, KeyError, TypeError) as e:
-        raise InputError(f'plan: not readable ({e}); edit the JSON that Plan.to_json gives') from None
+        hint = 'start from the JSON that Plan.to_json gives'
+        raise InputError(f'plan: not readable ({e!r}); {hint}') from None
     for p in plan: plan.rates(p)
     return plan
 

@@ -79,7 +79,7 @@ def on_features(self:CNNLearner):
     whole = self.model, self.dls
     self.model, self.dls = self.model[-1:], self.feature_dls()
     try: yield self
-    finally: self.model, self.dls = whole
+    finally: (self.model, self.dls), self.opt = whole, None
 
 # %% ../nbs/10_tuning.ipynb #91cc6215
 def _rates_of(phase, model):
