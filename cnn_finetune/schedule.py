@@ -56,7 +56,7 @@ class Phase:
 # %% ../nbs/09_schedule.ipynb #3fd10a1d
 def _check_phase(p):
     check_bn(p.bn), stage_lrs(p.lr, p.lr_decay, 1)
-    if not isinstance(p.epochs, int) or p.epochs < 0:
+    if not isinstance(p.epochs, (int, np.integer)) or p.epochs < 0:
         raise InputError(f'epochs: phase {p.name!r} has {p.epochs}; give 0 or more, a whole number')
     if p.inputs not in ('images', 'features'):
         raise InputError(f'inputs: {p.inputs!r} is none of images, features')
