@@ -10,7 +10,7 @@ import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastcore.basics import patch
 from torch import nn
-from .data import InputError
+from .conv import InputError
 from .learner import *
 from .model import *
 

@@ -16,6 +16,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from .conv import InputError
 from .data import *
 from .model import *
 

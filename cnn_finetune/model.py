@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd, timm, torch, torchvision
 from safetensors.torch import load_file
 from torch import nn
+from .conv import InputError
 from .data import *
 
 # %% ../nbs/05_model.ipynb #0ac5f409
@@ -99,8 +100,8 @@ class InputNorm(nn.Module):
         self.register_buffer('std', _per_channel(pre.std, pre))
     def forward(self,
         x:torch.Tensor, # Pictures (b, c, h, w) in [0, 1]; c is 1, 3 or 4
-    ) -> torch.Tensor: # (b, 3, h, w), or (b, 4, h, w) for c = 4
-        return (x - self.mean)/self.std
+    ) -> torch.Tensor: # (b, 3, h, w), or (b, 4, h, w) for c = 4; channels last in memory
+        return ((x - self.mean)/self.std).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/05_model.ipynb #c02e5d73
 def add_alpha(

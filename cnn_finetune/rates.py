@@ -7,7 +7,7 @@ __all__ = ['stage_lrs', 'phase_lrs']
 
 # %% ../nbs/08_rates.ipynb #1d7489c2
 import numpy as np
-from .data import InputError
+from .conv import InputError
 from .freezing import *
 from .model import *
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from .data import InputError
+from .conv import InputError
 from .freezing import *
 from .learner import *
 from .model import *

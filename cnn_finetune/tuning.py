@@ -16,6 +16,7 @@ from fastai.torch_core import no_random
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastprogress.fastprogress import progress_bar
+from .conv import InputError
 from .data import *
 from .freezing import *
 from .learner import *
