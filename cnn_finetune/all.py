@@ -6,7 +6,7 @@
 __all__ = ['ROOMS', 'public_names']
 
 # %% ../nbs/14_all.ipynb #d766ab40
-from . import conv, data, model, learner, freezing, rates, schedule, tuning
+from . import conv, loss, data, model, learner, freezing, rates, schedule, tuning
 from . import interpret, inference
 
 # %% ../nbs/14_all.ipynb #897a47d7
@@ -23,7 +23,7 @@ def public_names(
     return names
 
 # %% ../nbs/14_all.ipynb #384c9004
-ROOMS = conv, data, model, learner, freezing, rates, schedule, tuning, interpret, inference
+ROOMS = conv, loss, data, model, learner, freezing, rates, schedule, tuning, interpret, inference
 _names = public_names(ROOMS)
 globals().update({name: getattr(room, name) for room in ROOMS for name in room.__all__})
 __all__ = sorted(_names)
