@@ -431,6 +431,11 @@ def picture_block(
         item_tfms=SquareCrop(pre, augment, flip))
 
 # %% ../nbs/04_data.ipynb #9da4b492
+def _check_loading(bs, num_workers):
+    if bs < 1: raise InputError(f'bs: {bs}; a batch has 1 picture or more')
+    if num_workers and num_workers < 0:
+        raise InputError(f'num_workers: {num_workers}; use 0 or more')
+
 def _loaders(block, rows, bs, num_workers):
     bs = min(bs, int(rows.split.eq('train').sum()))
     if num_workers is None: num_workers = min(8, os.cpu_count())
@@ -449,8 +454,7 @@ def table_dls(
     num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
 ) -> DataLoaders: # fastai's; table, pre and flip are kept on it
     "Audit a table, split it, and make data loaders of it with fastai's DataBlock"
-    if bs < 1: raise InputError(f'bs: {bs}; a batch has 1 picture or more')
-    if num_workers and num_workers < 0: raise InputError(f'num_workers: {num_workers}; use 0 or more')
+    _check_loading(bs, num_workers)
     table = with_split(audit(table, pre, bad), valid_pct, seed)
     rows = table[table.split.ne('test')]
     valid = np.flatnonzero(rows.split.eq('valid'))
