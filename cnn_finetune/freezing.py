@@ -57,7 +57,7 @@ BN_POLICIES = dict(frozen=(False, False), stats=(True, False),
 def check_bn(
     bn:str, # Name of a policy
 ) -> tuple[bool, bool]: # Whether the running statistics move; whether weight and bias learn
-    "What a BN policy allows in the body's learning stages"
+    "What a BN policy allows in the stages that learn"
     if bn not in BN_POLICIES: raise InputError(f'bn: {bn!r} is none of {", ".join(BN_POLICIES)}')
     return BN_POLICIES[bn]
 
@@ -65,7 +65,7 @@ def check_bn(
 def set_trainable(
     model:nn.Sequential, # Made by `create_cnn`; changed in place
     first:str|int, # The lowest stage that learns; all above it learn too
-    bn:str='frozen', # BN policy of the body's learning stages
+    bn:str='frozen', # BN policy of the stages that learn
 ) -> nn.Sequential: # The same model
     "Say which parameters learn; the others lose their gradients, so that no optimizer moves them"
     for part, learns, (_, affine) in _stages(model, first, bn):
@@ -77,14 +77,13 @@ def set_trainable(
 
 def _stages(model, first, bn):
     k, policy = stage_index(model, first), check_bn(bn)
-    return [(model.get_submodule(n), i >= k, (True, True) if n == 'head' else policy)
-        for i, n in enumerate(stage_names(model))]
+    return [(model.get_submodule(n), i >= k, policy) for i, n in enumerate(stage_names(model))]
 
 # %% ../nbs/07_freezing.ipynb #f443c95e
 def set_modes(
     model:nn.Sequential, # Made by `create_cnn`; changed in place
     first:str|int, # The lowest stage that learns
-    bn:str='frozen', # BN policy of the body's learning stages
+    bn:str='frozen', # BN policy of the stages that learn
 ) -> nn.Sequential: # The same model
     "Training mode for the stages that learn, evaluation mode for the ones below: no dropout there"
     stages = _stages(model, first, bn)
@@ -100,7 +99,7 @@ class Freezing(Callback):
     order = TrainEvalCallback.order + 1
     def __init__(self,
         first:str='stem', # The lowest stage that learns
-        bn:str='frozen', # BN policy of the body's learning stages
+        bn:str='frozen', # BN policy of the stages that learn
     ): self.first, self.bn = first, bn
     def before_train(self): set_modes(self.model, self.first, self.bn)
 
@@ -108,7 +107,7 @@ class Freezing(Callback):
 @patch
 def freeze_to(self:CNNLearner,
     first:str|int, # The lowest stage that learns: a name or a place; -1 is the head
-    bn:str='frozen', # BN policy of the body's learning stages: frozen, stats, affine or train
+    bn:str='frozen', # BN policy of the stages that learn: frozen, stats, affine or train
 ) -> CNNLearner: # The same learner
     "Freeze every stage below the first, parameters and statistics, and let the others learn"
     first = stage_names(self.model)[stage_index(self.model, first)]
@@ -122,8 +121,8 @@ def freeze_to(self:CNNLearner,
 @patch
 def freeze(self:CNNLearner
 ) -> CNNLearner: # The same learner
-    "Let the head alone learn"
-    return self.freeze_to(-1)
+    "Let the head alone learn, its batch norm too"
+    return self.freeze_to(-1, 'train')
 
 # %% ../nbs/07_freezing.ipynb #e372843c
 @patch

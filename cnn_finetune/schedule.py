@@ -47,7 +47,7 @@ class Phase:
     first:str # The lowest stage that learns
     lr:float # Peak rate of the head
     lr_decay:float = 1. # Each stage's share of the rate of the stage above it, in (0, 1]
-    bn:str = 'frozen' # BN policy of the body's learning stages
+    bn:str = 'frozen' # BN policy of the stages that learn
     inputs:str = 'images' # 'images', or 'features': the frozen body's output, computed once
     pct_start:float = .25 # Share of the phase in which the rate rises, in (0, 1)
 
@@ -162,12 +162,12 @@ def lp_ft(
     lr_decay:float=.7, # Each stage's share of the rate of the stage above it, in (0, 1]
     head_lr:float=3e-3, # Peak rate of the head while it trains alone
     first:str|int=-4, # The lowest stage that learns; 0 or 'stem' unfreezes all
-    bn:str='frozen', # BN policy of the stages that learn: frozen, stats, affine or train
+    bn:str='frozen', # BN policy once the stages learn: frozen, stats, affine or train
 ) -> Plan: # Of two phases, or one
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     if isinstance(first, int) and first < len(stages): first = stages[max(first, -len(stages))]
     if first not in stages: raise InputError(f'first: {first!r} is none of {", ".join(stages)}')
-    head = Phase('head', head_epochs, 'head', head_lr, inputs='features')
+    head = Phase('head', head_epochs, 'head', head_lr, bn='train', inputs='features')
     phases = [p for p in (head, Phase('body', epochs, first, lr, lr_decay, bn)) if p.epochs]
     if not phases: raise InputError('epochs: 0, and head_epochs: 0; give one of them 1 or more')
     return Plan(phases, stages)
