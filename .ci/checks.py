@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README, NBS = ROOT/'README.md', ROOT/'nbs'
 NOTEBOOK_LIMIT = 400 * 1024  # bytes
 HELP_LIMIT = 1.0             # seconds
-SLOW = 'slow'                # the flag of cells that plain nbdev-test leaves out
+SLOW = 'slow'                # the flag of cells that plain nbdev-test leaves out, and this file runs
+STUDY = 'study'              # the flag of cells that train for many seeds: run by hand, outputs stored
 ASSERTION = re.compile(r'\b(test_\w+\s*\(|expect_fail|assert\b|assert_\w+\s*\()')
 MACHINE_PATH = re.compile(r'(?<![\w.-])/(?:work|root|home|tmp|mnt|Users)/[\w.-]+|\b[A-Z]:\\+Users\b')
 
@@ -149,15 +150,18 @@ def check_site():
 
 
 def check_notebook(path):
-    "All cells of a notebook run, slow ones too; say how many ran and how many of them assert something."
+    "All cells of a notebook but studies run, slow ones too; say how many ran and how many assert."
     from nbdev.test import nb_test_cells
-    cells = nb_test_cells(path, skip_flags=[SLOW], force_flags=[SLOW])
+    cells = nb_test_cells(path, skip_flags=[SLOW, STUDY], force_flags=[SLOW])
+    everything = nb_test_cells(path, skip_flags=[], force_flags=[])
     out = sh(f'nbdev-test "{path}" --flags {SLOW}')
     if 'Success.' not in out:
         raise Failure(f'nbdev-test passed without running the notebook:\n{out}')
     slow = sum(SLOW in (cell.directives_ or {}) for cell in cells)
     asserting = sum(bool(ASSERTION.search(cell.source)) for cell in cells)
-    return f'{len(cells)} cells ran ({slow} slow), {asserting} of them assert'
+    left = len(everything) - len(cells)
+    studies = f'; {left} studies left out' if left else ''
+    return f'{len(cells)} cells ran ({slow} slow), {asserting} of them assert{studies}'
 
 
 def check_left():
