@@ -80,8 +80,11 @@ class Preprocess:
     interpolation:str = 'bicubic' # nearest, bilinear, bicubic or lanczos
     mean:tuple = (.5, .5, .5) # Per RGB channel, for pixels in [0, 1]
     std:tuple = (.5, .5, .5) # Per RGB channel, for pixels in [0, 1]
+    crop:float = 1. # Share of the largest centred square's side that is kept, in (0, 1]
 
     def __post_init__(self):
+        if not 0 < self.crop <= 1:
+            raise InputError(f'crop: {self.crop}; use a share above 0 and at most 1')
         if self.size < 16:
             raise InputError(f'size: {self.size} pixels is too small; 16 is the least')
         if self.channels not in MODES:
@@ -96,12 +99,14 @@ HALF = dict(mean=(.5, .5, .5), std=(.5, .5, .5))
 def _timm_preprocess(name):
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None: return Preprocess()
-    return Preprocess(cfg.input_size[-1], 3, cfg.interpolation, tuple(cfg.mean), tuple(cfg.std))
+    statistics = tuple(cfg.mean), tuple(cfg.std)
+    return Preprocess(cfg.input_size[-1], 3, cfg.interpolation, *statistics, cfg.crop_pct)
 
 # %% ../nbs/04_data.ipynb #32d02b44
 def _torchvision_preprocess(name):
     t = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    pre = Preprocess(t.crop_size[0], 3, t.interpolation.value, tuple(t.mean), tuple(t.std))
+    size, crop = t.crop_size[0], min(1, t.crop_size[0]/t.resize_size[0])
+    pre = Preprocess(size, 3, t.interpolation.value, tuple(t.mean), tuple(t.std), crop)
     return replace(pre, **HALF) if name in ('googlenet', 'inception_v3') else pre
 
 # %% ../nbs/04_data.ipynb #4c4e2ad5
@@ -109,7 +114,7 @@ def pretrained_preprocess(
     arch:str=DEFAULT_ARCH, # Name of a network
     **kwargs, # Fields of Preprocess to change, such as size=128; None keeps the pretrained setting
 ) -> Preprocess: # As the pretrained weights of `arch` want it
-    "Size, interpolation, mean and std that the weights of `arch` were trained with"
+    "Size, interpolation, mean, std and crop that the weights of `arch` were evaluated with"
     library, name = find_arch(arch)
     pre = (_timm_preprocess if library == 'timm' else _torchvision_preprocess)(name)
     return replace(pre, **{k: v for k, v in kwargs.items() if v is not None})
@@ -134,10 +139,10 @@ def open_picture(
 # %% ../nbs/04_data.ipynb #579ab399
 def fit_picture(
     im:Image.Image, # A decoded picture
-    pre:Preprocess, # Size and interpolation
+    pre:Preprocess, # Size, interpolation and crop
 ) -> Image.Image: # size x size pixels
-    "The largest centred square of `im`, resized"
-    return ImageOps.fit(im, (pre.size, pre.size), method=pre.resample)
+    "The middle of a picture, square, resized"
+    return ImageOps.fit(im, (pre.size, pre.size), pre.resample, bleed=(1 - pre.crop)/2)
 
 # %% ../nbs/04_data.ipynb #b9780df4
 def picture_error(
@@ -387,13 +392,13 @@ def with_split(
 
 # %% ../nbs/04_data.ipynb #6a7b72ce
 class SquareCrop(RandTransform):
-    "Training sees a random part, made square; validation sees the largest centred square"
+    "Training sees a random part, made square; validation sees the middle"
     split_idx, order = None, 1
     def __init__(self,
         pre:Preprocess, # Size and interpolation
         augment:bool=True, # False: training sees what validation sees
         flip:bool=True, # Mirror half of the training pictures
-        min_scale:float=.5, # Least share of the picture's area that a random crop keeps, in (0, 1]
+        min_scale:float=.35, # Least share of the picture's area that a random crop keeps, in (0, 1]
     ):
         super().__init__()
         mode = v2.InterpolationMode[pre.resample.name]
@@ -469,6 +474,7 @@ def image_dls(
     size:int=None, # Height and width for the network, pixels; default the backbone's own
     arch:str=DEFAULT_ARCH, # Backbone; its pretrained size, interpolation and normalisation are used
     channels:int=3, # 1 grey, 3 RGB, 4 RGBA
+    crop:float=None, # Share of a picture's middle that validation sees; default the backbone's own
     bs:int=32, # Pictures in a batch
     valid_pct:float=.2, # Share validated on, where the source has no split of its own
     seed:int=42, # Of that split
@@ -480,7 +486,7 @@ def image_dls(
     num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
 ) -> DataLoaders: # fastai's; table, pre and flip are kept on it
     "From a folder, a CSV or a named data set to data loaders"
-    pre = pretrained_preprocess(arch, size=size, channels=channels)
+    pre = pretrained_preprocess(arch, size=size, channels=channels, crop=crop)
     if flip is None: flip = str(source) not in ('mnist', 'digits')
     table = table_from(source, file_col, label_col)
     return table_dls(table, pre, bs, valid_pct, seed, augment, flip, bad, num_workers)

@@ -65,7 +65,7 @@ def check_bn(
 def set_trainable(
     model:nn.Sequential, # Made by `create_cnn`; changed in place
     first:str|int, # The lowest stage that learns; all above it learn too
-    bn:str='frozen', # BN policy of the stages that learn
+    bn:str='affine', # BN policy of the stages that learn
 ) -> nn.Sequential: # The same model
     "Say which parameters learn; the others lose their gradients, so that no optimizer moves them"
     for part, learns, (_, affine) in _stages(model, first, bn):
@@ -83,7 +83,7 @@ def _stages(model, first, bn):
 def set_modes(
     model:nn.Sequential, # Made by `create_cnn`; changed in place
     first:str|int, # The lowest stage that learns
-    bn:str='frozen', # BN policy of the stages that learn
+    bn:str='affine', # BN policy of the stages that learn
 ) -> nn.Sequential: # The same model
     "Training mode for the stages that learn, evaluation mode for the ones below: no dropout there"
     stages = _stages(model, first, bn)
@@ -99,7 +99,7 @@ class Freezing(Callback):
     order = TrainEvalCallback.order + 1
     def __init__(self,
         first:str='stem', # The lowest stage that learns
-        bn:str='frozen', # BN policy of the stages that learn
+        bn:str='affine', # BN policy of the stages that learn
     ): self.first, self.bn = first, bn
     def before_train(self): set_modes(self.model, self.first, self.bn)
 
@@ -107,7 +107,7 @@ class Freezing(Callback):
 @patch
 def freeze_to(self:CNNLearner,
     first:str|int, # The lowest stage that learns: a name or a place; -1 is the head
-    bn:str='frozen', # BN policy of the stages that learn: frozen, stats, affine or train
+    bn:str='affine', # BN policy of the stages that learn: frozen, stats, affine or train
 ) -> CNNLearner: # The same learner
     "Freeze every stage below the first, parameters and statistics, and let the others learn"
     first = stage_names(self.model)[stage_index(self.model, first)]

@@ -89,12 +89,12 @@ class CNNLearner(Learner):
 # %% ../nbs/06_learner.ipynb #b0928f47
 def _picture_facts(dls):
     if hasattr(dls, 'pre'):
-        return {k: getattr(dls.pre, k) for k in ('size', 'channels', 'interpolation')}
+        return {k: getattr(dls.pre, k) for k in ('size', 'channels', 'interpolation', 'crop')}
     if any(type(t).__name__ == 'Normalize' for t in dls.train.after_batch.fs):
         raise InputError('dls: its batches are normalised already, and the network does that; '
                          'build it without Normalize')
     x = own_dls(dls).valid.one_batch()[0]
-    return dict(size=x.shape[-1], channels=x.shape[1])
+    return dict(size=x.shape[-1], channels=x.shape[1], crop=1.)
 
 # %% ../nbs/06_learner.ipynb #3ab48daa
 def cnn_learner(

@@ -47,7 +47,7 @@ class Phase:
     first:str # The lowest stage that learns
     lr:float # Peak rate of the head
     lr_decay:float = 1. # Each stage's share of the rate of the stage above it, in (0, 1]
-    bn:str = 'frozen' # BN policy of the stages that learn
+    bn:str = 'affine' # BN policy of the stages that learn
     inputs:str = 'images' # 'images', or 'features': the frozen body's output, computed once
     pct_start:float = .25 # Share of the phase in which the rate rises, in (0, 1)
 
@@ -156,13 +156,13 @@ def plan_from_json(
 # %% ../nbs/09_schedule.ipynb #65d75c5b
 def lp_ft(
     stages:list[str], # All stages of the network, from `stage_names`
-    epochs:int=2, # Passes over the pictures with the upper stages learning; 0 trains the head alone
+    epochs:int=5, # Passes over the pictures with the upper stages learning; 0 trains the head alone
     head_epochs:int=5, # Passes over the cached features before that; 0 leaves this phase out
-    lr:float=3e-4, # Peak rate of the head when the stages learn; each stage below gets less
+    lr:float=6e-4, # Peak rate of the head when the stages learn; each stage below gets less
     lr_decay:float=.7, # Each stage's share of the rate of the stage above it, in (0, 1]
     head_lr:float=3e-3, # Peak rate of the head while it trains alone
     first:str|int=-4, # The lowest stage that learns; 0 or 'stem' unfreezes all
-    bn:str='frozen', # BN policy once the stages learn: frozen, stats, affine or train
+    bn:str='affine', # BN policy once the stages learn: frozen, stats, affine or train
 ) -> Plan: # Of two phases, or one
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     if isinstance(first, int) and first < len(stages): first = stages[max(first, -len(stages))]
@@ -176,7 +176,7 @@ def lp_ft(
 @patch
 @delegates(lp_ft)
 def plan(self:CNNLearner,
-    epochs:int=2, # Passes over the pictures with the upper stages learning
+    epochs:int=5, # Passes over the pictures with the upper stages learning
     **kwargs, # Further arguments of `lp_ft`
 ) -> Plan: # What `fine_tune` with the same arguments will do
     "What is going to happen; nothing trains"

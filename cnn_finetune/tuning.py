@@ -125,7 +125,7 @@ def fit_plan(self:CNNLearner,
 @patch
 @delegates(lp_ft)
 def fine_tune(self:CNNLearner,
-    epochs:int=2, # Passes over the pictures with the upper stages learning; 0 trains the head alone
+    epochs:int=5, # Passes over the pictures with the upper stages learning; 0 trains the head alone
     **kwargs, # Further arguments of `lp_ft`
 ) -> CNNLearner: # The same learner
     "Train the head on the frozen body, then let the upper stages learn too, each at its own rate"
