@@ -2,7 +2,8 @@
 
 usage: python .ci/checks.py [--list] [--no-install] [CHECK ...]
 """
-import argparse, importlib, json, re, subprocess, sys, tempfile, time
+import argparse, importlib, json, os, re, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -10,6 +11,7 @@ README, NBS = ROOT/'README.md', ROOT/'nbs'
 NOTEBOOK_LIMIT = 400 * 1024  # bytes
 HELP_LIMIT = 1.0             # seconds
 SLOW = 'slow'                # the flag of cells that plain nbdev-test leaves out, and this file runs
+LONGEST = '10_tuning'        # the notebook that runs longest
 STUDY = 'study'              # the flag of cells that train for many seeds: run by hand, outputs stored
 ASSERTION = re.compile(r'\b(test_\w+\s*\(|expect_fail|assert\b|assert_\w+\s*\()')
 MACHINE_PATH = re.compile(r'(?<![\w.-])/(?:work|root|home|tmp|mnt|Users)/[\w.-]+|\b[A-Z]:\\+Users\b')
@@ -154,7 +156,7 @@ def check_notebook(path):
     from nbdev.test import nb_test_cells
     cells = nb_test_cells(path, skip_flags=[SLOW, STUDY], force_flags=[SLOW])
     everything = nb_test_cells(path, skip_flags=[], force_flags=[])
-    out = sh(f'nbdev-test "{path}" --flags {SLOW}')
+    out = sh(f'OMP_NUM_THREADS=1 nbdev-test "{path}" --flags {SLOW}')
     if 'Success.' not in out:
         raise Failure(f'nbdev-test passed without running the notebook:\n{out}')
     slow = sum(SLOW in (cell.directives_ or {}) for cell in cells)
@@ -179,9 +181,13 @@ def checks(install_too):
     if install_too: steps += [('install-dev', lambda: install('dev'))]
     steps += [('export', check_export), ('clean', check_clean), ('readme', check_readme),
               ('size', check_size), ('paths', check_paths), ('site', check_site)]
-    steps += [(path.relative_to(ROOT).as_posix(), lambda path=path: check_notebook(path))
-              for path in notebooks()]
-    return steps + [('left', check_left)]
+    return steps
+
+
+def notebook_checks():
+    "One check per notebook; the longest begins first, so that the processor's cores end together."
+    return [(path.relative_to(ROOT).as_posix(), lambda path=path: check_notebook(path))
+            for path in sorted(notebooks(), key=lambda path: path.stem != LONGEST)]
 
 
 def run(name, function):
@@ -203,13 +209,19 @@ def main():
     parser.add_argument('--no-install', action='store_true', help='take the environment as it is')
     parser.add_argument('--list', action='store_true', help='print the names of the checks')
     args = parser.parse_args()
-    steps = checks(not args.no_install)
-    unknown = set(args.names) - {name for name, _ in steps}
+    steps, pages, last = checks(not args.no_install), notebook_checks(), [('left', check_left)]
+    names = [name for name, _ in steps + pages + last]
+    unknown = set(args.names) - set(names)
     if unknown:
         parser.error(f'no check is called {", ".join(sorted(unknown))}; see --list')
     if args.list:
-        return print('\n'.join(name for name, _ in steps))
-    results = [run(name, function) for name, function in steps if not args.names or name in args.names]
+        return print('\n'.join(names))
+    wanted = args.names or names
+    steps, pages, last = ([c for c in part if c[0] in wanted] for part in (steps, pages, last))
+    results = [run(*check) for check in steps]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results += pool.map(lambda check: run(*check), pages)
+    results += [run(*check) for check in last]
     failed = results.count(False)
     print(f'{results.count(True)} passed, {failed} failed')
     sys.exit(1 if failed else 0)

@@ -47,7 +47,7 @@ class Phase:
     first:str # The lowest stage that learns
     lr:float # Peak rate of the head
     lr_decay:float = 1. # Each stage's share of the rate of the stage above it, in (0, 1]
-    bn:str = 'affine' # BN policy of the stages that learn
+    bn:str = 'affine' # BN policy of the stages that learn; 'train' for a new head alone
     inputs:str = 'images' # 'images', or 'features': the frozen body's output, computed once
     pct_start:float = .25 # Share of the phase in which the rate rises, in (0, 1)
 
