@@ -12,7 +12,7 @@ NOTEBOOK_LIMIT = 400 * 1024  # bytes
 HELP_LIMIT = 1.0             # seconds
 SLOW = 'slow'                # the flag of cells that plain nbdev-test leaves out, and this file runs
 LONGEST = '10_tuning'        # the notebook that runs longest
-STUDY = 'study'              # the flag of cells that train for many seeds: run by hand, outputs stored
+STUDY = 'study'              # the flag of cells that train for many seeds: run by hand
 ASSERTION = re.compile(r'\b(test_\w+\s*\(|expect_fail|assert\b|assert_\w+\s*\()')
 MACHINE_PATH = re.compile(r'(?<![\w.-])/(?:work|root|home|tmp|mnt|Users)/[\w.-]+|\b[A-Z]:\\+Users\b')
 

@@ -123,6 +123,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cnn_finetune.freezing._stages': ('freezing.html#_stages', 'cnn_finetune/freezing.py'),
                                        'cnn_finetune.freezing.batch_norms': ('freezing.html#batch_norms', 'cnn_finetune/freezing.py'),
                                        'cnn_finetune.freezing.check_bn': ('freezing.html#check_bn', 'cnn_finetune/freezing.py'),
+                                       'cnn_finetune.freezing.default_bn': ('freezing.html#default_bn', 'cnn_finetune/freezing.py'),
                                        'cnn_finetune.freezing.moved': ('freezing.html#moved', 'cnn_finetune/freezing.py'),
                                        'cnn_finetune.freezing.set_modes': ('freezing.html#set_modes', 'cnn_finetune/freezing.py'),
                                        'cnn_finetune.freezing.set_trainable': ('freezing.html#set_trainable', 'cnn_finetune/freezing.py'),

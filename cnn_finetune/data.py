@@ -488,8 +488,8 @@ def image_dls(
     "From a folder, a CSV or a named data set to data loaders"
     pre = pretrained_preprocess(arch, size=size, channels=channels, crop=crop)
     if flip is None: flip = str(source) not in ('mnist', 'digits')
-    table = table_from(source, file_col, label_col)
-    return table_dls(table, pre, bs, valid_pct, seed, augment, flip, bad, num_workers)
+    options = pre, bs, valid_pct, seed, augment, flip, bad, num_workers
+    return table_dls(table_from(source, file_col, label_col), *options)
 
 # %% ../nbs/04_data.ipynb #4f1c3ad2
 def test_dl(

@@ -47,11 +47,13 @@ class Phase:
     first:str # The lowest stage that learns
     lr:float # Peak rate of the head
     lr_decay:float = 1. # Each stage's share of the rate of the stage above it, in (0, 1]
-    bn:str = 'affine' # BN policy of the stages that learn; 'train' for a new head alone
+    bn:str = None # BN policy of the stages that learn; None becomes `default_bn(first)`
     inputs:str = 'images' # 'images', or 'features': the frozen body's output, computed once
     pct_start:float = .25 # Share of the phase in which the rate rises, in (0, 1)
 
-    def __post_init__(self): _check_phase(self)
+    def __post_init__(self):
+        if self.bn is None: object.__setattr__(self, 'bn', default_bn(self.first))
+        _check_phase(self)
 
 # %% ../nbs/09_schedule.ipynb #3fd10a1d
 def _check_phase(p):
@@ -157,7 +159,7 @@ def plan_from_json(
 def lp_ft(
     stages:list[str], # All stages of the network, from `stage_names`
     epochs:int=5, # Passes over the pictures with the upper stages learning; 0 trains the head alone
-    head_epochs:int=5, # Passes over the cached features before that; 0 leaves this phase out
+    head_epochs:int=5, # Passes over the cached features before that; with 0, a new head wants bn='train'
     lr:float=6e-4, # Peak rate of the head when the stages learn; each stage below gets less
     lr_decay:float=.7, # Each stage's share of the rate of the stage above it, in (0, 1]
     head_lr:float=3e-3, # Peak rate of the head while it trains alone
@@ -167,7 +169,7 @@ def lp_ft(
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     if isinstance(first, int) and first < len(stages): first = stages[max(first, -len(stages))]
     if first not in stages: raise InputError(f'first: {first!r} is none of {", ".join(stages)}')
-    head = Phase('head', head_epochs, 'head', head_lr, bn='train', inputs='features')
+    head = Phase('head', head_epochs, 'head', head_lr, inputs='features')
     phases = [p for p in (head, Phase('body', epochs, first, lr, lr_decay, bn)) if p.epochs]
     if not phases: raise InputError('epochs: 0, and head_epochs: 0; give one of them 1 or more')
     return Plan(phases, stages)
