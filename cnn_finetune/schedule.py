@@ -7,7 +7,7 @@ __all__ = ['cosine', 'one_cycle', 'Phase', 'Plan', 'plan_from_json', 'lp_ft']
 
 # %% ../nbs/09_schedule.ipynb #c5e9665d
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -159,12 +159,12 @@ def plan_from_json(
 def lp_ft(
     stages:list[str], # All stages of the network, from `stage_names`
     epochs:int=5, # Passes over the pictures with the upper stages learning; 0 trains the head alone
-    head_epochs:int=5, # Passes over the cached features before that; with 0, a new head wants bn='train'
+    head_epochs:int=5, # Passes over the cached features before that
     lr:float=6e-4, # Peak rate of the head when the stages learn; each stage below gets less
     lr_decay:float=.7, # Each stage's share of the rate of the stage above it, in (0, 1]
     head_lr:float=3e-3, # Peak rate of the head while it trains alone
     first:str|int=-4, # The lowest stage that learns; 0 or 'stem' unfreezes all
-    bn:str='affine', # BN policy once the stages learn: frozen, stats, affine or train
+    bn:str=None, # BN policy once the stages learn: frozen, stats, affine (the default) or train
 ) -> Plan: # Of two phases, or one
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     if isinstance(first, int) and first < len(stages): first = stages[max(first, -len(stages))]
@@ -182,4 +182,8 @@ def plan(self:CNNLearner,
     **kwargs, # Further arguments of `lp_ft`
 ) -> Plan: # What `fine_tune` with the same arguments will do
     "What is going to happen; nothing trains"
-    return lp_ft(stage_names(self.model), epochs, **kwargs)
+    plan = lp_ft(stage_names(self.model), epochs, **kwargs)
+    found = stats_found(self.model[:-1] if plan[0].first == 'head' else self.model)
+    bn = kwargs.get('bn') or default_bn(plan[-1].first, found)
+    plan[-1] = replace(plan[-1], bn=bn)
+    return plan
