@@ -9,6 +9,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cnn_finetune.cli._free': ('cli.html#_free', 'cnn_finetune/cli.py'),
                                   'cnn_finetune.cli._new_line': ('cli.html#_new_line', 'cnn_finetune/cli.py'),
                                   'cnn_finetune.cli._say': ('cli.html#_say', 'cnn_finetune/cli.py'),
+                                  'cnn_finetune.cli._stoppable': ('cli.html#_stoppable', 'cnn_finetune/cli.py'),
                                   'cnn_finetune.cli._text_or_int': ('cli.html#_text_or_int', 'cnn_finetune/cli.py'),
                                   'cnn_finetune.cli._type': ('cli.html#_type', 'cnn_finetune/cli.py'),
                                   'cnn_finetune.cli._value': ('cli.html#_value', 'cnn_finetune/cli.py'),

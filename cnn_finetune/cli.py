@@ -8,7 +8,7 @@ __all__ = ['STEPS', 'TYPES', 'POSITIONAL', 'CONFIG', 'DEMO_PACKAGES', 'module_tr
            'add_option', 'OneLineParser', 'make_parser', 'read_config', 'run_command', 'user_message', 'main']
 
 # %% ../nbs/13_cli.ipynb #a8a7a496
-import argparse, ast, difflib, json, sys, warnings
+import argparse, ast, difflib, json, signal, sys, threading, warnings
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -294,6 +294,13 @@ def _say(*words): print(*words, file=sys.stderr)
 
 def _new_line(): return '\n' if sys.stderr.isatty() else ''
 
+@contextmanager
+def _stoppable():
+    mine = threading.current_thread() is threading.main_thread()
+    old = mine and signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try: yield
+    finally: mine and signal.signal(signal.SIGTERM, old)
+
 # %% ../nbs/13_cli.ipynb #93cb0285
 def main(
     argv:list[str]=None, # Words of the command line; default those of the process
@@ -303,7 +310,8 @@ def main(
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', category=FutureWarning)
         warnings.showwarning = lambda message, *_: _say('warning:', message)
-        try: return run_command(args.pop('command'), args)
+        try:
+            with _stoppable(): return run_command(args.pop('command'), args)
         except KeyboardInterrupt: _say(f'{_new_line()}cnn_finetune: stopped; nothing was written')
         except Exception as e:
             if user_message(e) is None: raise
