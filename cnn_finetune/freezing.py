@@ -75,7 +75,7 @@ def default_bn(
     first:str, # Name of the lowest stage that learns
     found:bool=True, # Whether the network has statistics to keep, as `stats_found` tells
 ) -> str: # Name of a policy
-    "The BN policy where none is given: a head alone finds its statistics, all else keeps its own"
+    "The BN policy where none is given: keep what statistics there are; a head alone finds its own"
     return 'affine' if found and first != 'head' else 'train'
 
 # %% ../nbs/07_freezing.ipynb #55ac5901

@@ -164,7 +164,7 @@ def lp_ft(
     lr_decay:float=.7, # Each stage's share of the rate of the stage above it, in (0, 1]
     head_lr:float=3e-3, # Peak rate of the head while it trains alone
     first:str|int=-4, # The lowest stage that learns; 0 or 'stem' unfreezes all
-    bn:str=None, # BN policy once the stages learn: frozen, stats, affine (the default) or train
+    bn:str=None, # BN policy then: frozen, stats, affine, train; default affine, train if untrained
 ) -> Plan: # Of two phases, or one
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     if isinstance(first, int) and first < len(stages): first = stages[max(first, -len(stages))]
@@ -183,7 +183,7 @@ def plan(self:CNNLearner,
 ) -> Plan: # What `fine_tune` with the same arguments will do
     "What is going to happen; nothing trains"
     plan = lp_ft(stage_names(self.model), epochs, **kwargs)
+    if kwargs.get('bn'): return plan
     found = stats_found(self.model[:-1] if plan[0].first == 'head' else self.model)
-    bn = kwargs.get('bn') or default_bn(plan[-1].first, found)
-    plan[-1] = replace(plan[-1], bn=bn)
+    plan[-1] = replace(plan[-1], bn=default_bn(plan[-1].first, found))
     return plan
