@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'TYPES', 'POSITIONAL', 'CONFIG', 'DEMO_PACKAGES', 'module_tree', 'function_options', 'fit_options',
-           'fit_settings', 'prepare', 'epoch_line', 'progress', 'run_config', 'write_run', 'fit', 'predict', 'demo',
-           'add_option', 'OneLineParser', 'make_parser', 'read_config', 'run_command', 'user_message', 'main']
+           'fit_settings', 'prepare', 'epoch_line', 'progress', 'run_config', 'write_config', 'write_run', 'fit',
+           'predict', 'demo', 'add_option', 'OneLineParser', 'make_parser', 'read_config', 'run_command',
+           'user_message', 'main']
 
 # %% ../nbs/13_cli.ipynb #a8a7a496
 import argparse, ast, difflib, json, signal, sys, threading, warnings
@@ -49,7 +50,7 @@ def function_options(
     return options
 
 # %% ../nbs/13_cli.ipynb #5ec9e618
-STEPS = dict(data='image_dls', learner='cnn_learner', schedule='lp_ft')
+STEPS = dict(data='image_dls', learner='cnn_learner', schedule='ready_plan')
 
 def fit_options(
 ) -> dict[str, dict]: # Argument to its type, default and help
@@ -57,7 +58,7 @@ def fit_options(
     options = {}
     for module, name in reversed(STEPS.items()): options |= {
         k: v for k, v in function_options(module, name).items() if k not in options}
-    return {k: v for k, v in options.items() if k not in ('source', 'dls', 'stages')}
+    return {k: v for k, v in options.items() if k not in ('source', 'dls', 'stages', 'new')}
 
 # %% ../nbs/13_cli.ipynb #996c7d09
 def fit_settings(
@@ -118,6 +119,15 @@ def run_config(
     return config | {k: found(config[k]) for k in ('source', 'weights')}
 
 # %% ../nbs/13_cli.ipynb #fbe25fe9
+def write_config(
+    folder:Path, # An existing folder
+    config:dict, # From run_config
+):
+    "Write config.json"
+    text = json.dumps(config, indent=1, ensure_ascii=False, default=str)
+    (folder/'config.json').write_text(text, encoding='utf-8')
+
+# %% ../nbs/13_cli.ipynb #8c089c9a
 def write_run(
     folder:Path, # An existing folder
     learn, # A trained CNNLearner
@@ -127,14 +137,13 @@ def write_run(
     "Write bundle/, history.csv, plan.json, config.json and curves.png"
     from cnn_finetune.inference import save_bundle
     from matplotlib.pyplot import close
-    save_bundle(learn, folder/'bundle')
     learn.history.table.to_csv(folder/'history.csv', index=False)
     curves = learn.history.plot().figure
     curves.savefig(folder/'curves.png', dpi=150, bbox_inches='tight')
     close(curves)
     (folder/'plan.json').write_text(plan.to_json(), encoding='utf-8')
-    text = json.dumps(config, indent=1, ensure_ascii=False, default=str)
-    (folder/'config.json').write_text(text, encoding='utf-8')
+    write_config(folder, config)
+    save_bundle(learn, folder/'bundle')
 
 # %% ../nbs/13_cli.ipynb #eff7a1a2
 def _data_line(dls):
@@ -143,23 +152,48 @@ def _data_line(dls):
     return f'{len(dls.vocab)} classes; {sizes}; {dls.pre.size} x {dls.pre.size} pixels'
 
 # %% ../nbs/13_cli.ipynb #5d4a8779
+def _train(folder, learn, plan, config, **how):
+    print(_data_line(learn.user_dls), plan, '', sep='\n\n', end='', flush=True)
+    try:
+        with progress(learn): report = learn.fit_plan(plan, **how).report()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {folder}') from None
+    write_run(folder, learn, plan, config)
+    (folder/'checkpoint.safetensors').unlink()
+    print(f'\nvalidation {report}\n\n{report.table().round(3)}\n\nwritten to {folder}')
+    return learn
+
+# %% ../nbs/13_cli.ipynb #dfda7aed
+def _go_on(run, every):
+    from cnn_finetune.conv import InputError
+    if (run/'bundle').is_dir():
+        raise InputError(f'resume: {run} is finished; its model is in {run/"bundle"}')
+    for name in ('config.json', 'plan.json', 'checkpoint.safetensors'):
+        if not (run/name).is_file(): raise InputError(f'resume: {run}: no {name} in it; '
+            'give the folder of a run that was cut off')
+    config = read_config(run/'config.json')
+    learn, _ = prepare(config['source'], {k: v for k, v in config.items() if k != 'source'})
+    from cnn_finetune.schedule import plan_from_json
+    plan = plan_from_json((run/'plan.json').read_text(encoding='utf-8'))
+    return _train(run, learn, plan, config, resume=run, every=every)
+
+# %% ../nbs/13_cli.ipynb #609573df
 def fit(
-    source:str, # A folder, a CSV, or a data set by name: mnist, digits, textures
-    out:str, # Folder for the run; it must not exist yet
-    **options, # Arguments of image_dls, cnn_learner and lp_ft
+    source:str=None, # A folder, a CSV, or a data set by name: mnist, digits, textures
+    out:str=None, # Folder for the run; it must not exist yet
+    resume:str=None, # Folder of a run that was cut off, to go on with; nothing else is needed
+    every:int=None, # Batches between two checkpoints; default one after each epoch
+    **options, # Arguments of image_dls, cnn_learner and ready_plan
 ): # The trained CNNLearner
     "Fine-tune on pictures and write one folder: bundle, history, configuration, curves"
+    if resume: return _go_on(Path(resume), every)
     settings = fit_settings(options)
-    from cnn_finetune.inference import new_folder
-    with new_folder(out) as folder:
-        learn, plan = prepare(source, settings)
-        print(_data_line(learn.user_dls), plan, '', sep='\n\n', end='', flush=True)
-        with progress(learn):
-            learn.fit_plan(plan)
-            report = learn.report()
-        write_run(folder, learn, plan, run_config(source, settings))
-    print(f'\nvalidation {report}\n\n{report.table().round(3)}\n\nwritten to {out}')
-    return learn
+    from cnn_finetune.inference import refuse_existing
+    out = refuse_existing(out)
+    learn, plan = prepare(source, settings)
+    out.mkdir(parents=True)
+    write_config(out, config := run_config(source, settings))
+    return _train(out, learn, plan, config, save=out, every=every)
 
 # %% ../nbs/13_cli.ipynb #1c47a3dc
 def predict(
@@ -203,7 +237,10 @@ def demo(
 # %% ../nbs/13_cli.ipynb #abdd9f2d
 def _text_or_int(s): return int(s) if s.lstrip('-').isdigit() else s
 
-TYPES = {'int': int, 'float': float, 'str|int': _text_or_int}
+def _or_mapping(plain): return lambda s: json.loads(s) if s.startswith('{') else plain(s)
+
+TYPES = {'int': int, 'float': float, 'str|int': _text_or_int,
+         'float|dict': _or_mapping(float), 'str|dict': _or_mapping(str)}
 POSITIONAL = dict(source='?', bundle=None, pictures='+')
 
 # %% ../nbs/13_cli.ipynb #302eacd5
@@ -272,8 +309,11 @@ def run_command(
     for path in filter(None, (args.get('out'), args.get('csv'))):
         if Path(path).exists():
             raise FileExistsError(f'{path}: already exists and is left as it is; give a new name')
-    if command == 'fit' and 'source' not in args: raise argparse.ArgumentError(None,
-        'fit: no pictures; say for example: cnn_finetune fit photos --out run')
+    new = command == 'fit' and 'resume' not in args
+    if new and not {'source', 'out'} <= set(args): raise argparse.ArgumentError(None,
+        'fit: pictures and a folder for the run, please: cnn_finetune fit photos --out run')
+    if command == 'fit' and not new and set(args) - {'resume', 'every'}:
+        raise argparse.ArgumentError(None, 'resume: a run goes on with its own options; give no others')
     result = dict(demo=demo, fit=fit, predict=predict)[command](**args)
     return int(command == 'predict' and result > 0)
 
@@ -312,7 +352,8 @@ def main(
         warnings.showwarning = lambda message, *_: _say('warning:', message)
         try:
             with _stoppable(): return run_command(args.pop('command'), args)
-        except KeyboardInterrupt: _say(f'{_new_line()}cnn_finetune: stopped; nothing was written')
+        except KeyboardInterrupt as e:
+            _say(f'{_new_line()}cnn_finetune: stopped; {e or "nothing was written"}')
         except Exception as e:
             if user_message(e) is None: raise
             _say('cnn_finetune: error:', user_message(e))
