@@ -7,7 +7,7 @@ __all__ = ['ROOMS', 'public_names']
 
 # %% ../nbs/14_all.ipynb #d766ab40
 from . import conv, loss, optimizer, data, model, learner
-from . import freezing, rates, schedule, tuning, interpret, inference
+from . import freezing, rates, schedule, step, checkpoint, tuning, interpret, inference
 
 # %% ../nbs/14_all.ipynb #897a47d7
 def public_names(
@@ -24,7 +24,7 @@ def public_names(
 
 # %% ../nbs/14_all.ipynb #384c9004
 ROOMS = (conv, loss, optimizer, data, model, learner,
-         freezing, rates, schedule, tuning, interpret, inference)
+         freezing, rates, schedule, step, checkpoint, tuning, interpret, inference)
 _names = public_names(ROOMS)
 globals().update({name: getattr(room, name) for room in ROOMS for name in room.__all__})
 __all__ = sorted(_names)
