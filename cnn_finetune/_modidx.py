@@ -193,7 +193,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cnn_finetune.learner.cnn_learner': ('learner.html#cnn_learner', 'cnn_finetune/learner.py'),
                                       'cnn_finetune.learner.own_dls': ('learner.html#own_dls', 'cnn_finetune/learner.py')},
             'cnn_finetune.loss': { 'cnn_finetune.loss._check_logits': ('loss.html#_check_logits', 'cnn_finetune/loss.py'),
-                                   'cnn_finetune.loss._check_n_classes': ('loss.html#_check_n_classes', 'cnn_finetune/loss.py'),
                                    'cnn_finetune.loss._check_scores': ('loss.html#_check_scores', 'cnn_finetune/loss.py'),
                                    'cnn_finetune.loss._check_weight': ('loss.html#_check_weight', 'cnn_finetune/loss.py'),
                                    'cnn_finetune.loss._count': ('loss.html#_count', 'cnn_finetune/loss.py'),
