@@ -252,6 +252,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'cnn_finetune/optimizer.py'),
                                         'cnn_finetune.optimizer._check_number': ( 'optimizer.html#_check_number',
                                                                                   'cnn_finetune/optimizer.py'),
+                                        'cnn_finetune.optimizer._check_rule': ('optimizer.html#_check_rule', 'cnn_finetune/optimizer.py'),
                                         'cnn_finetune.optimizer._check_step': ('optimizer.html#_check_step', 'cnn_finetune/optimizer.py'),
                                         'cnn_finetune.optimizer._gradient': ('optimizer.html#_gradient', 'cnn_finetune/optimizer.py'),
                                         'cnn_finetune.optimizer.adam_step': ('optimizer.html#adam_step', 'cnn_finetune/optimizer.py'),
