@@ -22,6 +22,8 @@ def _whole(name, v, low):
         raise InputError(f'{name}: {v!r}; give a whole number, {low} or more')
     return int(v)
 
+def _is_real(v): return isinstance(v, numbers.Real) and not isinstance(v, bool)
+
 def _pair(name, v, low):
     vs = v if isinstance(v, (tuple, list)) else (v, v)
     if len(vs) != 2: raise InputError(f'{name}: {v!r}; give one number, or two: rows, columns')
@@ -37,6 +39,14 @@ def _has_dims(name, x, dims):
 
 def _has_length(name, x, n):
     if not isinstance(x, torch.Tensor) or x.shape != (n,): _refuse(name, x, f'{n},')
+
+def _has_floats(x):
+    if not x.is_floating_point(): raise InputError(f'x: {x.dtype}; give floats, as x.float()')
+
+def _has_type(x, **others):
+    for name, t in others.items():
+        if t is not None and t.dtype != x.dtype:
+            raise InputError(f'{name}: {t.dtype}, but x is {x.dtype}; give both the same type')
 
 # %% ../nbs/01_convolution.ipynb #9caa76f9
 def out_size(
@@ -59,7 +69,7 @@ def cross_correlate(
     weight:torch.Tensor, # Kernel (k, l), at most as large as x
 ) -> torch.Tensor: # (h - k + 1, w - l + 1)
     "Lay a kernel on every place of a picture; multiply and add"
-    _has_dims('x', x, 'h, w'), _has_dims('weight', weight, 'k, l')
+    _has_dims('x', x, 'h, w'), _has_dims('weight', weight, 'k, l'), _has_type(x, weight=weight)
     (h, w), (k, l) = x.shape, weight.shape
     y = x.new_zeros(out_size(h, k), out_size(w, l))
     for i in range(y.shape[0]):
@@ -73,9 +83,9 @@ def windows(
     size:int|tuple[int, int], # Of the window, k or (k, l), 1 or more
     stride:int|tuple[int, int]=1, # Pixels from one window to the next, 1 or more
     padding:int|tuple[int, int]=0, # Pixels added at each border, 0 or more
-    dilation:int|tuple[int, int]=1, # Steps of this many pixels inside the window, 1 or more
+    dilation:int|tuple[int, int]=1, # Step inside the window, in pixels, 1 or more
     value:float=0., # Of the pixels added
-) -> torch.Tensor: # (b, c, h', w', k, l): at each place, the pixels that a kernel meets there
+) -> torch.Tensor: # (b, c, h', w', k, l): the k by l pixels of each place
     "Every place of a k by l window on a batch of pictures"
     _has_dims('x', x, 'b, c, h, w')
     k, s, d = _pair('size', size, 1), _pair('stride', stride, 1), _pair('dilation', dilation, 1)
@@ -110,15 +120,17 @@ def _check_conv(x, weight, bias, g):
     if q*g != c: raise InputError(f'weight: for {q*g} channels (groups = {g}), but x has {c}; '
                                   f'its second dimension should be {c//g}')
     if bias is not None: _has_length('bias', bias, m)
+    _has_type(x, weight=weight, bias=bias)
 
 def _check_groups(c, m, g):
+    _whole('c', c, 1), _whole('m', m, 1)
     if c % _whole('groups', g, 1) or m % g:
         raise InputError(f'groups: {g} does not divide {c} channels and {m} filters')
 
 # %% ../nbs/01_convolution.ipynb #1e08a601
 def _pool_windows(x, size, stride, padding, dilation, value):
     _has_dims('x', x, 'b, c, h, w')
-    if not x.is_floating_point(): raise InputError(f'x: {x.dtype}; pooling needs x.float()')
+    _has_floats(x)
     k, p, d = _pair('size', size, 1), _pair('padding', padding, 0), _pair('dilation', dilation, 1)
     for a in 0, 1:
         if p[a] > (d[a]*(k[a] - 1) + 1)//2: raise InputError(
@@ -130,7 +142,7 @@ def max_pool2d(
     x:torch.Tensor, # Pictures (b, c, h, w), floating point
     size:int|tuple[int, int], # Of the window, 1 or more
     stride:int|tuple[int, int]=None, # 1 or more; default the size
-    padding:int|tuple[int, int]=0, # At each border, never chosen; at most half of the window
+    padding:int|tuple[int, int]=0, # At each border, never chosen; half of size at most
     dilation:int|tuple[int, int]=1, # 1 or more
 ) -> torch.Tensor: # (b, c, h', w')
     "The largest pixel of each window"
@@ -138,10 +150,10 @@ def max_pool2d(
 
 # %% ../nbs/01_convolution.ipynb #814e6fd7
 def avg_pool2d(
-    x:torch.Tensor, # Pictures (b, c, h, w)
+    x:torch.Tensor, # Pictures (b, c, h, w), floating point
     size:int|tuple[int, int], # Of the window, 1 or more
     stride:int|tuple[int, int]=None, # 1 or more; default the size
-    padding:int|tuple[int, int]=0, # Zeros at each border, counted; at most half of the window
+    padding:int|tuple[int, int]=0, # Zeros at each border, counted; half of size at most
 ) -> torch.Tensor: # (b, c, h', w')
     "The mean of each window"
     return _pool_windows(x, size, stride, padding, 1, 0.).mean((-2, -1))
@@ -157,6 +169,7 @@ def linear(
     if not isinstance(x, torch.Tensor) or x.shape[-1:] != weight.shape[1:]:
         _refuse('x', x, f'..., {weight.shape[1]}')
     if bias is not None: _has_length('bias', bias, len(weight))
+    _has_type(x, weight=weight, bias=bias)
     y = x @ weight.T
     return y if bias is None else y + bias
 
@@ -189,30 +202,40 @@ def _check_batch_norm(x, tensors, training, rho, eps):
     _has_dims('x', x, 'b, c, h, w')
     names = 'weight', 'bias', 'running_mean', 'running_var'
     for name, t in zip(names, tensors): _has_length(name, t, x.shape[1])
+    _has_floats(x), _has_type(x, **dict(zip(names, tensors)))
+    low = tensors[-1].min().item()
+    if not low >= 0: raise InputError(f'running_var: {low}; a variance is 0 or more')
     if training and x.numel() < 2*x.shape[1]:
         raise InputError('x: one value per channel has no variance; give a larger batch')
-    if not 0 <= rho <= 1: raise InputError(f'rho: {rho}; give a share between 0 and 1')
-    if not eps > 0: raise InputError(f'eps: {eps}; give a small number above 0, such as 1e-5')
+    if not (_is_real(rho) and 0 <= rho <= 1):
+        raise InputError(f'rho: {rho!r}; give a share between 0 and 1')
+    if not (_is_real(eps) and 0 < eps < math.inf):
+        raise InputError(f'eps: {eps!r}; give a small number above 0, such as 1e-5')
 
 # %% ../nbs/01_convolution.ipynb #ab2cb8b0
 def receptive_field(
-    layers:list[tuple], # From the picture up: (k, s) or (k, s, d) of each convolution or pooling
+    layers:list[tuple], # (k, s) or (k, s, d) of each layer, from the picture up
 ) -> tuple[int, int]: # Side of the receptive field and the jump, both in pixels
     "What one output sees, and how far its neighbour's view is from its own"
     r = S = 1
+    if not isinstance(layers, (tuple, list)): layers = [layers]
     for layer in layers:
         if not isinstance(layer, (tuple, list)) or len(layer) not in (2, 3):
             raise InputError(f'layers: {layer!r}; give (k, s) or (k, s, d)')
-        k, s, d = (_whole(f'layers: {n} of {layer!r}', v, 1) for n, v in zip('ksd', (*layer, 1)))
+        named = zip('ksd', (*layer, 1))
+        k, s, d = (_whole(f'layers: {n} of {layer!r}', v, 1) for n, v in named)
         r, S = r + d*(k - 1)*S, S*s
     return r, S
 
 # %% ../nbs/01_convolution.ipynb #e3f64f3a
 def n_params(
-    modules, # Layers, or any other modules
-) -> int: # Numbers that can learn; running statistics are not among them
+    modules, # A module, or several
+) -> int: # Numbers that can learn, shared ones once; no running statistics
     "How many parameters some modules have together"
-    return sum(p.numel() for m in modules for p in m.parameters())
+    if isinstance(modules, nn.Module): modules = [modules]
+    try: together = nn.ModuleList(list(modules))
+    except TypeError as e: raise InputError(f'modules: {e}; give layers, networks') from None
+    return sum(p.numel() for p in together.parameters())
 
 # %% ../nbs/01_convolution.ipynb #3817a6b2
 def conv_params(
@@ -223,7 +246,7 @@ def conv_params(
     bias:bool=True, # One number more per filter
 ) -> int: # Numbers that can learn
     "Parameters of a convolution"
-    _check_groups(_whole('c', c, 1), _whole('m', m, 1), groups)
+    _check_groups(c, m, groups)
     return m*(c//groups*math.prod(_pair('k', k, 1)) + bool(bias))
 
 # %% ../nbs/01_convolution.ipynb #ff7bf5d1
@@ -251,12 +274,13 @@ def small_cnn(
     hidden:int=128, # Units of the hidden dense layer
     cells:int=5, # The last map is averaged to cells by cells; 1 forgets all places
     dropout:float=0., # Share of the hidden units switched off in training, in [0, 1)
-) -> nn.Sequential: # stem, stage1, pool, head; pictures of 10 x 10 or more to logits (b, n_classes)
+) -> nn.Sequential: # stem, stage1, pool, head; from 10 x 10 pixels or more to logits
     "Two convolutions and two dense layers, about what digits need"
     _whole('n_classes', n_classes, 2)
     sizes = dict(channels=channels, width=width, hidden=hidden, cells=cells)
     for name, v in sizes.items(): _whole(name, v, 1)
-    if not 0 <= dropout < 1: raise InputError(f'dropout: {dropout}; use a share from 0 to below 1')
+    if not (_is_real(dropout) and 0 <= dropout < 1):
+        raise InputError(f'dropout: {dropout!r}; use a share from 0 to below 1')
     head = nn.Sequential(nn.Flatten(), nn.Linear(2*width*cells**2, hidden), nn.ReLU(),
                          nn.Dropout(dropout), nn.Linear(hidden, n_classes))
     return nn.Sequential(OrderedDict(

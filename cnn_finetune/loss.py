@@ -9,7 +9,7 @@ __all__ = ['log_sum_exp', 'log_softmax', 'softmax', 'smooth_targets', 'class_wei
 # %% ../nbs/02_loss.ipynb #5f93d6bf
 import math
 import numpy as np, torch
-from .conv import InputError
+from .conv import InputError, _is_real, _whole
 
 # %% ../nbs/02_loss.ipynb #c5f85694
 def _facts(x):
@@ -39,7 +39,7 @@ def log_softmax(
     "Logarithms of the probabilities that the logits stand for"
     _check_logits(logits)
     z = logits - logits.detach().amax(-1, keepdim=True)
-    return z - log_sum_exp(z)[..., None]
+    return z - z.exp().sum(-1, keepdim=True).log()
 
 # %% ../nbs/02_loss.ipynb #b065b557
 def softmax(
@@ -47,11 +47,6 @@ def softmax(
 ) -> torch.Tensor: # Probabilities (..., K), in [0, 1], that sum to 1
     "Logits to probabilities over the last dimension (equation 1)"
     return log_softmax(logits).exp()
-
-# %% ../nbs/02_loss.ipynb #ed555a1e
-def _check_n_classes(n):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise InputError(f'n_classes: {n!r}; use a whole number, 1 or more')
 
 # %% ../nbs/02_loss.ipynb #52188bad
 def _indices(y, n_classes):
@@ -72,16 +67,16 @@ def smooth_targets(
     dtype:torch.dtype=torch.float, # Of the result
 ) -> torch.Tensor: # Probabilities (b, K), each at least label_smoothing/K
     "Labels that leave some doubt (equation 7; Szegedy et al. 2015, arXiv 1512.00567)"
-    _check_n_classes(n_classes)
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f'label_smoothing: {label_smoothing}; use a share in [0, 1)')
+    _whole('n_classes', n_classes, 1)
+    if not (_is_real(label_smoothing) and 0 <= label_smoothing < 1):
+        raise InputError(f'label_smoothing: {label_smoothing!r}; use a share in [0, 1)')
     y = _indices(targets, n_classes)
     hit = y[:, None] == torch.arange(n_classes, device=y.device)
     return (1 - label_smoothing)*hit.to(dtype) + label_smoothing/n_classes
 
 # %% ../nbs/02_loss.ipynb #1de9fcfb
 def _count(labels, n_classes):
-    y = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+    y = np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels)
     if y.ndim != 1 or not len(y) or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f'labels: {_facts(y)}; use integers of shape (n,), n of 1 or more')
     present, counts = np.unique(y, return_counts=True)
@@ -98,13 +93,12 @@ def class_weights(
     n_classes:int=None, # K; default the largest label plus 1
 ) -> torch.Tensor: # (K,), inverse to the counts; the mean over the pictures is 1
     "Weights that give every class the same say (equation 9)"
-    if n_classes is not None: _check_n_classes(n_classes)
+    if n_classes is not None: _whole('n_classes', n_classes, 1)
     counts = _count(labels, n_classes)
     return torch.tensor(counts.sum()/(len(counts)*counts), dtype=torch.float)
 
 # %% ../nbs/02_loss.ipynb #27a44029
 def _check_scores(z):
-    _check_logits(z)
     if z.ndim != 2: raise InputError(f'logits: {_facts(z)}; use (b, K)')
     off, tolerance = (z.detach().sum(1) - 1).abs().max(), max(1e-5, 10*torch.finfo(z.dtype).eps)
     if z.shape[1] > 1 and z.min() >= 0 and off < tolerance: raise InputError(
@@ -138,7 +132,8 @@ def cross_entropy(
     label_smoothing:float=0., # Share of each label spread over all classes, in [0, 1)
 ) -> torch.Tensor: # Scalar, in nats, 0 or more
     "How wrong the network is, averaged over the batch (equation 10)"
-    return -(_shares(logits, targets, weight, label_smoothing)*log_softmax(logits)).sum()
+    log_p = log_softmax(logits)
+    return -(_shares(logits, targets, weight, label_smoothing)*log_p).sum()
 
 # %% ../nbs/02_loss.ipynb #5311676a
 def cross_entropy_grad(
@@ -148,8 +143,8 @@ def cross_entropy_grad(
     label_smoothing:float=0., # Share of each label spread out, in [0, 1)
 ) -> torch.Tensor: # (b, K), the slope of the loss along each logit; every row sums to 0
     "Gradient of the cross-entropy with respect to the logits (equation 11)"
-    s = _shares(logits, targets, weight, label_smoothing)
-    return softmax(logits)*s.sum(-1, keepdim=True) - s
+    p, s = softmax(logits), _shares(logits, targets, weight, label_smoothing)
+    return p*s.sum(-1, keepdim=True) - s
 
 # %% ../nbs/02_loss.ipynb #07ab4015
 def initial_loss(
@@ -157,6 +152,7 @@ def initial_loss(
     spread:float=0., # Standard deviation of the logits of a picture; good for 1 or less
 ) -> float: # In nats
     "The cross-entropy to expect before any training (equation 12)"
-    _check_n_classes(n_classes)
-    if not 0 <= spread < math.inf: raise InputError(f'spread: {spread}; use 0 or more')
+    _whole('n_classes', n_classes, 1)
+    if not (_is_real(spread) and 0 <= spread < math.inf):
+        raise InputError(f'spread: {spread!r}; use a number, 0 or more')
     return math.log(n_classes) + spread**2/2*(1 - 1/n_classes)

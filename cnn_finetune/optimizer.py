@@ -9,31 +9,33 @@ __all__ = ['sgd_step', 'minimise', 'apply_rule', 'momentum_step', 'nesterov_step
 # %% ../nbs/03_optimizer.ipynb #a444e536
 from collections.abc import Callable, Iterable
 from math import inf
-from numbers import Real
 import torch
 from torch import Tensor
-from .conv import InputError
+from .conv import InputError, _is_real, _whole
 
 # %% ../nbs/03_optimizer.ipynb #cb7f24d2
 def _check_number(name, x):
     positive, share = name in ('lr', 'eps'), name in ('momentum', 'alpha', 'betas')
-    if not isinstance(x, Real) or not 0 <= x < (1 if share else inf) or (positive and x == 0):
+    if not _is_real(x) or not 0 <= x < (1 if share else inf) or (positive and x == 0):
         allowed = 'in [0, 1)' if share else 'above 0' if positive else 'of 0 or more'
         raise InputError(f'{name}: {x!r}; use a number {allowed}')
 
-def _check_floats(w):
+def _check_floats(name, w):
     if not (torch.is_tensor(w) and w.is_floating_point()):
-        raise InputError(f'w: {getattr(w, "dtype", w)}; give a tensor of floats')
+        raise InputError(f'{name}: {getattr(w, "dtype", w)}; give a tensor of floats')
+    if not w.isfinite().all():
+        raise InputError(f'{name}: holds nan or inf; lower lr, and look at the loss')
+
+def _check_rule(rule, state):
+    if not callable(rule): raise InputError(f'rule: {rule!r}; give one, such as sgd_step')
+    if not isinstance(state, dict): raise InputError(f'states: {state!r}; begin with {{}}')
 
 # %% ../nbs/03_optimizer.ipynb #9cb1d7e6
 def _check_step(w, g, state, keys, **numbers):
     for name, x in numbers.items(): _check_number(name, x)
-    _check_floats(w)
-    if not (torch.is_tensor(g) and g.shape == w.shape):
-        found = tuple(g.shape) if torch.is_tensor(g) else g
-        raise InputError(f'g: {found}; give a gradient of shape {tuple(w.shape)}, that of w')
-    if not g.isfinite().all():
-        raise InputError('g: holds nan or inf; lower lr, and look at the loss of this batch')
+    _check_floats('w', w), _check_floats('g', g)
+    if g.shape != w.shape or g.dtype != w.dtype: raise InputError(f'g: {g.dtype} of shape '
+        f'{tuple(g.shape)}; give a gradient like w, {w.dtype} of shape {tuple(w.shape)}')
     if not isinstance(state, dict) or (state and set(state) != set(keys)) or any(
             torch.is_tensor(x) and x.shape != w.shape for x in state.values()):
         raise InputError(f'state: {state!r:.40} is not of this rule and weight; begin with {{}}')
@@ -54,8 +56,8 @@ def sgd_step(
 def _gradient(f, w):
     w = w.clone().requires_grad_()
     y = f(w)
-    if not (torch.is_tensor(y) and y.numel() == 1):
-        raise InputError(f'f: gives {y}; it must give a tensor with one number')
+    if not (torch.is_tensor(y) and y.numel() == 1 and y.requires_grad):
+        raise InputError(f'f: gives {y}; it must give one number, computed from the tensor')
     return torch.autograd.grad(y, w)[0]
 
 # %% ../nbs/03_optimizer.ipynb #e38e12e7
@@ -67,9 +69,7 @@ def minimise(
     **hypers, # Of the rule: lr, and so on
 ) -> Tensor: # Path (steps + 1, *w.shape), the start included
     "Follow a rule downhill on a function and keep the path"
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f'steps: {steps!r}; use a whole number of 1 or more')
-    _check_floats(w)
+    _check_rule(rule, {}), _whole('steps', steps, 1), _check_floats('w', w)
     path, state = [w.detach().clone()], {}
     for _ in range(steps):
         path.append(rule(path[-1], _gradient(f, path[-1]), state, **hypers))
@@ -80,14 +80,16 @@ def minimise(
 def apply_rule(
     rule:Callable, # One of the rules of this page
     params:Iterable[Tensor], # Weights with their gradients; changed in place
-    states:dict, # Memory of the rule for each weight; begin with {} and pass the same again
+    states:dict, # Memory of the rule for each weight; begin with {}, keep it
     **hypers, # Of the rule: lr, and so on
 ): # Nothing
     "One step of a rule for all weights that have a gradient"
+    _check_rule(rule, states)
     params = [w for w in params if w.grad is not None]
-    if not params: raise InputError('params: none has a gradient; call backward on the loss first')
-    new = [rule(w, w.grad, states.setdefault(w, {}), **hypers) for w in params]
-    for w, x in zip(params, new): w.copy_(x)
+    if not params: raise InputError('params: none has a gradient; call backward on the loss')
+    memory = [dict(states.get(w, {})) for w in params]
+    new = [rule(w, w.grad, state, **hypers) for w, state in zip(params, memory)]
+    for w, x, state in zip(params, new, memory): w.copy_(x), states.update({w: state})
 
 # %% ../nbs/03_optimizer.ipynb #868b4ddb
 def momentum_step(
@@ -171,7 +173,7 @@ def adamw_step(
     wd:float=.01, # Decoupled decay, 0 or more
 ) -> Tensor: # The next weights
     "One step of AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101)"
-    _check_step(w, g, state, 'tmv', lr=lr, wd=wd)
+    _check_number('wd', wd), _check_number('lr', lr), _check_floats('w', w)
     return adam_step((1 - lr*wd)*w, g, state, lr, betas, eps)
 
 # %% ../nbs/03_optimizer.ipynb #da9722f5
@@ -180,5 +182,5 @@ def l1_prox(
     s:float, # Threshold, 0 or more: the learning rate times the L1 penalty
 ) -> Tensor: # Weights moved by s towards zero, those within s exactly zero
     "Soft threshold, the exact step for an L1 penalty (Daubechies et al. 2004)"
-    _check_number('s', s), _check_floats(w)
+    _check_number('s', s), _check_floats('w', w)
     return w - w.clamp(-s, s)
