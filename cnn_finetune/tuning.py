@@ -98,7 +98,7 @@ class Planned(Callback):
     def before_batch(self):
         t = (self.epoch + self.iter/self.n_iter)/self.n_epoch
         self.opt.set_hyper('lr', self.peaks*self.phase.share(t))
-        if self.phase.mom: self.opt.set_hyper('mom', self.phase.momentum(t))
+        if self.phase.mom: self.opt.set_hyper('mom', float(self.phase.momentum(t)))
 
 # %% ../nbs/10_tuning.ipynb #6fc00afc
 def _steps_of(phase):
