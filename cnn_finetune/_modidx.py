@@ -418,6 +418,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.tuning.Planned.__init__': ('tuning.html#planned.__init__', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning.Planned.before_batch': ( 'tuning.html#planned.before_batch',
                                                                                    'cnn_finetune/tuning.py'),
+                                     'cnn_finetune.tuning._about': ('tuning.html#_about', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._carry_out': ('tuning.html#_carry_out', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._check_plan': ('tuning.html#_check_plan', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._feature_sets': ('tuning.html#_feature_sets', 'cnn_finetune/tuning.py'),

@@ -76,7 +76,8 @@ def read_state(
     "Read a tree without running any code that the file may hold"
     if not Path(file).is_file(): raise InputError(f'{file}: no checkpoint here')
     try:
-        with safe_open(file, 'pt') as f: return unpack(json.loads(f.metadata()['tree']), f.get_tensor)
+        with safe_open(file, 'pt') as f:
+            return unpack(json.loads(f.metadata()['tree']), f.get_tensor)
     except (SafetensorError, ValueError, KeyError, TypeError) as e:
         raise InputError(f'{file}: damaged or no checkpoint ({e})') from None
 
@@ -92,7 +93,8 @@ def data_digest(
 ) -> str: # Number of pictures and a digest of pictures and labels
     "What tells one data set from another"
     digest = hashlib.sha256()
-    for item in getattr(dataset, 'items', []): digest.update(hashlib.sha256(_content(item)).digest())
+    for item in getattr(dataset, 'items', []):
+        digest.update(hashlib.sha256(_content(item)).digest())
     return f'{len(dataset)} pictures, {digest.hexdigest()[:12]}'
 
 # %% ../nbs/09b_checkpoint.ipynb #f22db0c6
@@ -124,11 +126,13 @@ def differences(
 # %% ../nbs/09b_checkpoint.ipynb #4f77fef0
 def _callbacks(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')}
 
-def _random(learn): return dict(states=get_random_states(), orders=[dl.rng.getstate() for dl in learn.dls.loaders])
+def _random(learn):
+    orders = [dl.rng.getstate() for dl in learn.dls.loaders]
+    return dict(states=get_random_states(), orders=orders)
 
 def learner_state(
     learn, # A CNNLearner that is training
-    whole:torch.nn.Module, # Its whole network; in a phase on features the learner holds the head alone
+    whole:torch.nn.Module, # Its whole network; on features the learner holds the head alone
     begun:dict=None, # The random states at the beginning of the epoch; None at its beginning
 ) -> dict: # For `write_state`
     "Weights, optimizer, random states, the records and what callbacks remember"
@@ -201,7 +205,8 @@ class Checkpoints(Callback):
     def before_train(self):
         self.begun = _random(self.learn)
         done, n = getattr(self.learn, 'done', (0,))[0], len(self.dls.train)
-        self.learn.train_iter, self.learn.pct_train = self.epoch*n + done, (self.epoch + done/n)/self.n_epoch
+        self.learn.train_iter = self.epoch*n + done
+        self.learn.pct_train = (self.epoch + done/n)/self.n_epoch
     def write(self, epoch, batch):
         if not finite(self.whole): return
         state = learner_state(self.learn, self.whole, self.begun if batch else None)

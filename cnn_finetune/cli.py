@@ -313,7 +313,8 @@ def run_command(
     if new and not {'source', 'out'} <= set(args): raise argparse.ArgumentError(None,
         'fit: pictures and a folder for the run, please: cnn_finetune fit photos --out run')
     if command == 'fit' and not new and set(args) - {'resume', 'every'}:
-        raise argparse.ArgumentError(None, 'resume: a run goes on with its own options; give no others')
+        raise argparse.ArgumentError(None,
+            'resume: a run goes on with its own options; give no others')
     result = dict(demo=demo, fit=fit, predict=predict)[command](**args)
     return int(command == 'predict' and result > 0)
 

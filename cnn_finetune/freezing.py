@@ -96,7 +96,7 @@ def default_bn(
     first:str, # Name of the lowest stage that learns
     new:list[str]=(), # Stages without statistics, from `new_stages`
 ) -> str|dict: # A policy, or a policy by stage
-    "Where none is given: keep what statistics there are; a head alone, and a new stage, find theirs"
+    "Where none is given: statistics that exist are kept; a new stage, or a head alone, finds its own"
     learning = list(stages)[stage_index(stages, first):]
     new = learning if learning == ['head'] else [s for s in learning if s in new]
     return 'train' if new == learning else dict.fromkeys(new, 'train') or 'affine'

@@ -76,23 +76,10 @@ class RangeTest:
     def reason(self): # Why this suggestion, or why none
         low = self.smooth.argmin()
         fell = f'fell from {self.smooth[0]:.3g} to {self.smooth[low]:.3g} at {self.lrs[low]:.1e}'
-        if self.suggestion: return f'{self.suggestion:.1e}, since the averaged loss {fell}; a tenth of that'
-        return f'none, since the averaged loss {fell} only, by less than a tenth'
+        if self.suggestion:
+            return f'{self.suggestion:.1e}: the averaged loss {fell}, and a tenth of that is taken'
+        return f'none: the averaged loss {fell} only, by less than a tenth'
     def __repr__(self): return f'RangeTest: {self.reason}'
-
-# %% ../nbs/08_rates.ipynb #b56eecb7
-@patch
-def plot(self:RangeTest,
-    ax=None, # matplotlib axes; default new ones
-): # The axes
-    "Loss of each batch and its average against the rate, and the suggestion"
-    ax = ax or plt.subplots(figsize=(6.5, 2.6))[1]
-    ax.semilogx(self.lrs, self.losses, '.', color='.7', label='batch')
-    ax.semilogx(self.lrs, self.smooth, color=plt.cm.viridis(0.), label='average')
-    if self.suggestion: ax.axvline(self.suggestion, color=plt.cm.viridis(.7), label='suggestion')
-    ax.set(xlabel=r'learning rate $\eta_i$', ylabel='loss')
-    ax.legend()
-    return ax
 
 # %% ../nbs/08_rates.ipynb #4bc732e6
 def _seen(model, dl, first, steps):
@@ -107,7 +94,8 @@ def _seen(model, dl, first, steps):
 def _range_test(learn, first, bn, shares, lrs):
     model, losses = set_trainable(deepcopy(learn.model), first, bn), []
     upper = set_modes(model, first, bn)[list(model._modules).index(first):]
-    opt, dl = learn.opt_func(learn.splitter(model), lr=lrs[0]), own_dls(learn.user_dls, learn.seed).train
+    opt = learn.opt_func(learn.splitter(model), lr=lrs[0])
+    dl = own_dls(learn.user_dls, learn.seed).train
     for lr, (x, y) in zip(lrs, _seen(model, dl, first, len(lrs))):
         opt.set_hyper('lr', lr*shares)
         loss = learn.loss_func(upper(x), y)
@@ -136,3 +124,17 @@ def lr_find(self:CNNLearner,
     bn = default_bn(names, first, new_stages(self.model))
     lrs = low*(high/low)**(np.arange(steps)/steps)
     with no_random(self.seed): return _range_test(self, first, bn, shares, lrs)
+
+# %% ../nbs/08_rates.ipynb #b56eecb7
+@patch
+def plot(self:RangeTest,
+    ax=None, # matplotlib axes; default new ones
+): # The axes
+    "Loss of each batch and its average against the rate, and the suggestion"
+    ax = ax or plt.subplots(figsize=(6.5, 2.6))[1]
+    ax.semilogx(self.lrs, self.losses, '.', color='.7', label='batch')
+    ax.semilogx(self.lrs, self.smooth, color=plt.cm.viridis(0.), label='average')
+    if self.suggestion: ax.axvline(self.suggestion, color=plt.cm.viridis(.7), label='suggestion')
+    ax.set(xlabel=r'learning rate $\eta_i$', ylabel='loss')
+    ax.legend()
+    return ax

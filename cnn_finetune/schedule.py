@@ -89,7 +89,7 @@ def _check_phase(p):
     if not isinstance(p.lr, dict): stage_lrs(p.lr, p.lr_decay, 1)
     for policy in p.bn.values() if isinstance(p.bn, dict) else [p.bn or 'affine']: check_bn(policy)
     if p.inputs == 'features' and (p.first != 'head' or isinstance(p.bn, dict)):
-        raise InputError(f'inputs: features need a frozen body, but in {p.name!r} some of it learns')
+        raise InputError(f'inputs: features need a frozen body; in {p.name!r} some of it learns')
 
 # %% ../nbs/09_schedule.ipynb #7d6dfe7e
 @patch
@@ -147,7 +147,8 @@ def stage_costs(
         for name, part in model.eval().named_children():
             with FlopCounterMode(display=False) as counter: x = part(x)
             norm = n_params(batch_norms(part))
-            rows[name] = dict(parameters=n_params([part]), norm=norm, macs=counter.get_total_flops()//2)
+            macs = counter.get_total_flops()//2
+            rows[name] = dict(parameters=n_params([part]), norm=norm, macs=macs)
     for m, mode in modes: m.training = mode
     return pd.DataFrame.from_dict(rows, orient='index').loc[stage_names(model)]
 
@@ -164,7 +165,8 @@ def _phase_macs(plan, p):
 
 # %% ../nbs/09_schedule.ipynb #7d6f3fdc
 def _learning(plan, p):
-    policies, k = bn_policies(plan.stages, p.first, p.bn or 'affine'), stage_index(plan.stages, p.first)
+    policies = bn_policies(plan.stages, p.first, p.bn or 'affine')
+    k = stage_index(plan.stages, p.first)
     affine = np.array([check_bn(policies[s])[1] for s in plan.stages])
     body = (plan.costs.parameters - plan.costs.norm).to_numpy()
     return int(body[k:].sum() + (plan.costs.norm.to_numpy()*affine).sum())
@@ -172,7 +174,7 @@ def _learning(plan, p):
 # %% ../nbs/09_schedule.ipynb #0f9e6c74
 @patch
 def cost(self:Plan
-) -> pd.DataFrame: # A row per phase: parameters that learn, cost in epochs with every stage learning
+) -> pd.DataFrame: # A row per phase: parameters that learn, cost in epochs of the whole network
     "What each phase trains, and its multiply-adds, by (7)"
     if self.costs is None: raise InputError('plan: knows no network; ask learn.plan, or give costs')
     n, v = self.pictures
@@ -181,7 +183,7 @@ def cost(self:Plan
     return pd.DataFrame(rows, index=[p.name for p in self])
 
 # %% ../nbs/09_schedule.ipynb #af22e77b
-_SHOWN = {'name', 'epochs', 'first', 'lr', 'lr_decay', 'bn', 'inputs', 'pct_start', 'div', 'final_div'}
+_SHOWN = set('name epochs first lr lr_decay bn inputs pct_start div final_div'.split())
 
 def _more(p):
     odd = [(f.name, getattr(p, f.name)) for f in fields(Phase) if f.name not in _SHOWN]
@@ -268,7 +270,8 @@ def plan_from_json(
 def _lowest(stages, first):
     if isinstance(first, int) and first < -len(stages): first = 0
     try: return stages[stage_index(stages, first)]
-    except InputError: raise InputError(f'first: {first!r} is none of {", ".join(stages)}') from None
+    except InputError:
+        raise InputError(f'first: {first!r} is none of {", ".join(stages)}') from None
 
 def _phases(stages, *phases, new=('head',)):
     phases = [p for p in phases if p.epochs]
@@ -363,9 +366,10 @@ def fastai_recipe(
     rates = [lr/2/lr_mult*lr_mult**(g/top) if group[-1] else lr/2 for g in group]
     tenth = {s: lr if g == group[-1] else lr/10 for s, g in zip(stages, group)}
     mom, train = (.95, .85, .95), dict.fromkeys(stages, 'train')
-    head = Phase('head', head_epochs, 'head', tenth, bn=train, pct_start=.99, div=25, final_div=4e3, mom=mom)
-    body = Phase('body', epochs, stages[0], dict(zip(stages, rates)), bn='train', pct_start=.3, div=5,
-                 final_div=2e4, mom=mom)
+    head = Phase('head', head_epochs, 'head', tenth, bn=train, pct_start=.99, div=25,
+                 final_div=4e3, mom=mom)
+    body = Phase('body', epochs, stages[0], dict(zip(stages, rates)), bn='train', pct_start=.3,
+                 div=5, final_div=2e4, mom=mom)
     return _phases(stages, head, body, new=new)
 
 # %% ../nbs/09_schedule.ipynb #6de18926
@@ -378,7 +382,7 @@ def ready_plan(
     method:str='lp_ft', # How: lp_ft, probe, all, layer_decay, gradual or fastai
     head_epochs:int=None, # Passes for the head alone before that; default the method's own
     lr:float|dict=None, # Peak rate of the head, or stage name to rate; default the method's own
-    lr_decay:float=None, # Each stage's share of the rate above it, in (0, 1]; default the method's own
+    lr_decay:float=None, # Each stage's share of the rate above, in (0, 1]; default the method's own
     head_lr:float=None, # Peak rate of the head while it trains alone; default the method's own
     first:str|int=None, # The lowest stage that learns, a name or a place; default the method's own
     patience:int=None, # End a phase after so many epochs without a lower validation loss
@@ -410,6 +414,7 @@ def plan(self:CNNLearner,
 ) -> Plan: # What `fine_tune` with the same arguments will do
     "What is going to happen; nothing trains"
     plan = ready_plan(stage_names(self.model), epochs, new=new_stages(self.model), **kwargs)
-    plan.costs, views = stage_costs(self.model, self.pre.size), 1 + getattr(self.user_dls, 'flip', False)
-    plan.pictures, plan.views = (len(self.dls.train_ds), len(self.dls.valid_ds)), views
+    plan.costs = stage_costs(self.model, self.pre.size)
+    plan.views = 1 + getattr(self.user_dls, 'flip', False)
+    plan.pictures = len(self.dls.train_ds), len(self.dls.valid_ds)
     return plan

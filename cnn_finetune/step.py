@@ -9,7 +9,8 @@ __all__ = ['DTYPES', 'low_precision', 'Stepping', 'Averaging', 'Keeper', 'finite
 import math
 from contextlib import contextmanager
 import torch
-from fastai.callback.core import Callback, CancelBatchException, CancelFitException, CancelStepException
+from fastai.callback.core import (Callback, CancelBatchException, CancelFitException,
+                                  CancelStepException)
 from torch import nn
 from .freezing import *
 from .learner import *
@@ -61,7 +62,7 @@ class Stepping(Callback):
 
 # %% ../nbs/09a_step.ipynb #9b1c203a
 class Averaging(Callback):
-    "Exponential moving average of weights and statistics: validation sees it, and training ends with it"
+    "Moving average of weights and statistics: validation sees it, and training ends with it"
     order = 70
     def __init__(self,
         decay:float=.99, # Share of the past, in (0, 1)
@@ -84,7 +85,7 @@ class Averaging(Callback):
 
 # %% ../nbs/09a_step.ipynb #d9a599aa
 class Keeper(Callback):
-    "Remember the epoch with the lowest validation loss, end with it, and early when none comes any more"
+    "Remember the epoch with the lowest validation loss; end early when no lower one comes"
     order = 75
     def __init__(self,
         patience:int=None, # Epochs without a lower loss that are allowed; None for no early end
@@ -111,7 +112,7 @@ def finite(
 
 # %% ../nbs/09a_step.ipynb #152d2ef3
 class Guard(Callback):
-    "End the fit at a loss that is not a finite number, with the last good weights; trouble then says why"
+    "End the fit at a loss that is no finite number, with the last good weights; trouble says why"
     order = 80
     def before_fit(self): self.good, self.trouble = snapshot(self.model), None
     def after_loss(self):

@@ -6,6 +6,7 @@
 __all__ = ['CHECKPOINT', 'body_features', 'FeatureLoader', 'Planned']
 
 # %% ../nbs/10_tuning.ipynb #5d09f8e6
+import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -105,7 +106,8 @@ def _steps_of(phase):
     stepping = phase.accumulate > 1 or phase.clip or phase.precision == 'fp16'
     keeping = phase.patience or phase.keep == 'best'
     return ([Stepping(phase.accumulate, phase.clip, phase.precision)]*bool(stepping)
-        + [Averaging(phase.ema)]*bool(phase.ema) + [Keeper(phase.patience, phase.keep)]*bool(keeping))
+        + [Averaging(phase.ema)]*bool(phase.ema)
+        + [Keeper(phase.patience, phase.keep)]*bool(keeping))
 
 # %% ../nbs/10_tuning.ipynb #1324aec3
 @patch
@@ -161,7 +163,7 @@ def fit_plan(self:CNNLearner,
     if save and resume: raise InputError('save, resume: give one of them; resume goes on saving')
     if every is not None and every < 1: raise InputError(f'every: {every}; use 1 batch or more')
     file = Path(save or resume)/CHECKPOINT if save or resume else None
-    about = dict(plan=plan.to_json(), facts=run_facts(self)) if file else {}
+    about = _about(self, plan) if file else {}
     state = _same_run(file, about) if resume else None
     _check_plan(self, plan)
     if save: _new_run(file, plan)
@@ -192,6 +194,10 @@ def _new_run(file, plan):
                                        'give another folder') from None
 
 # %% ../nbs/10_tuning.ipynb #7fc7d8d6
+def _about(learn, plan):
+    machine = dict(torch=torch.__version__, threads=torch.get_num_threads())
+    return dict(plan=plan.to_json(), facts=run_facts(learn), machine=machine)
+
 def _plan_facts(text):
     plan = plan_from_json(text)
     return dict(phases=[p.name for p in plan]) | {
@@ -202,6 +208,9 @@ def _same_run(file, about):
     found = differences(state['facts'], about['facts']) + differences(
         _plan_facts(state['plan']), _plan_facts(about['plan']))
     if found: raise InputError(f'resume: {file.parent} is another run: ' + '; '.join(found))
+    rounding = differences(state['machine'], about['machine'])
+    if rounding: warnings.warn('resume: numbers may be rounded otherwise than before the cut; '
+        + '; '.join(rounding))
     return state
 
 # %% ../nbs/10_tuning.ipynb #12aa79d7
@@ -210,6 +219,6 @@ def resume(self:CNNLearner,
     run:str|Path, # Folder that `fit_plan` or `fine_tune` was given as save
     every:int=None, # Batches between two checkpoints; default one after each epoch
 ) -> CNNLearner: # The same learner
-    "Go on with a run that was cut off, by the plan that lies with it; it ends as if it had not been"
+    "Go on with a run that was cut off, by its own plan; it ends as if it had not been"
     plan = plan_from_json(read_state(Path(run)/CHECKPOINT)['plan'])
     return self.fit_plan(plan, resume=run, every=every)
