@@ -122,7 +122,8 @@ def fit_phase(self:CNNLearner,
     with (self.on_features() if phase.inputs == 'features' else nullcontext(),
           low_precision(self.model, phase.precision)):
         planned = Planned(phase, [rates[s] for s in stage_names(self.model)])
-        self.fit(phase.epochs, cbs=[planned, guard, *_steps_of(phase), *cbs])
+        try: self.fit(phase.epochs, cbs=[planned, guard, *_steps_of(phase), *cbs])
+        except OSError as e: raise OSError(str(e).rpartition('\n\t')[2]) from e
     if guard.trouble: raise InputError(f'{guard.trouble} (phase {phase.name!r})')
     return self
 
