@@ -7,13 +7,13 @@ __all__ = ['pack', 'unpack', 'write_state', 'read_state', 'data_digest', 'run_fa
            'load_learner_state', 'Checkpoints']
 
 # %% ../nbs/09b_checkpoint.ipynb #39aa0c5f
-import hashlib, json, os, warnings
-from dataclasses import asdict
+import hashlib, json, os
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.torch_core import get_random_states, set_random_states
 from fastcore.basics import patch
+from fastcore.foundation import L
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from .conv import InputError, n_params
@@ -34,9 +34,11 @@ def pack(
     if isinstance(tree, torch.Tensor): return dict(tensor=number(tree))
     if isinstance(tree, np.ndarray): return dict(array=number(torch.from_numpy(tree)))
     if isinstance(tree, dict): return dict(dict=[[k, pack(v, tensors)] for k, v in tree.items()])
-    if isinstance(tree, (list, tuple)):
-        return {type(tree).__name__: [pack(v, tensors) for v in tree]}
-    return tree.item() if isinstance(tree, np.generic) else tree
+    if isinstance(tree, tuple): return dict(tuple=[pack(v, tensors) for v in tree])
+    if isinstance(tree, (list, L)): return dict(list=[pack(v, tensors) for v in tree])
+    if isinstance(tree, np.generic): return tree.item()
+    if tree is None or isinstance(tree, (bool, int, float, str)): return tree
+    raise InputError(f'state: a {type(tree).__name__} cannot be kept; use numbers, text and tensors')
 
 # %% ../nbs/09b_checkpoint.ipynb #201d8dbc
 def unpack(
@@ -58,10 +60,10 @@ def write_state(
 ):
     "Write a tree to one safetensors file; if that fails the old file is still there"
     file, tensors = Path(file), {}
-    text, part = json.dumps(pack(tree, tensors)), file.with_name(f'.{file.name}-{os.getpid()}')
+    text, part = json.dumps(pack(tree, tensors)), file.with_name(f'.{file.name}.part')
     try:
         save_file(tensors, part, {'tree': text})
-        with open(part, 'rb') as f: os.fsync(f.fileno())
+        with open(part, 'rb+') as f: os.fsync(f.fileno())
         os.replace(part, file)
     except (OSError, SafetensorError) as e:
         last = 'the last checkpoint is intact' if file.is_file() else 'there is no earlier one'
@@ -77,7 +79,7 @@ def read_state(
     if not Path(file).is_file(): raise InputError(f'{file}: no checkpoint here')
     try:
         with safe_open(file, 'pt') as f:
-            return unpack(json.loads(f.metadata()['tree']), f.get_tensor)
+            return unpack(json.loads(f.metadata()['tree']), lambda i: f.get_tensor(i).clone())
     except (SafetensorError, ValueError, KeyError, TypeError) as e:
         raise InputError(f'{file}: damaged or no checkpoint ({e})') from None
 
@@ -92,26 +94,37 @@ def data_digest(
     dataset, # A data set of fastai, of which the items are read; of another, only the length counts
 ) -> str: # Number of pictures and a digest of pictures and labels
     "What tells one data set from another"
-    digest = hashlib.sha256()
-    for item in getattr(dataset, 'items', []):
-        digest.update(hashlib.sha256(_content(item)).digest())
+    digest, items = hashlib.sha256(), getattr(dataset, 'items', [])
+    if isinstance(items, pd.DataFrame): items = items.itertuples(index=False)
+    for item in items: digest.update(hashlib.sha256(_content(item)).digest())
+    for targets in getattr(dataset, 'tls', [])[1:]: digest.update(repr([*map(str, targets)]).encode())
     return f'{len(dataset)} pictures, {digest.hexdigest()[:12]}'
 
 # %% ../nbs/09b_checkpoint.ipynb #f22db0c6
-def _plain(obj): return {k: v for k, v in vars(obj).items()
-    if isinstance(v, (bool, int, float, str)) and not k.startswith('_')}
+def _callbacks(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')}
+
+def _plain(obj):
+    def kept(v):
+        if torch.is_tensor(v): return v.tolist()
+        return repr(v) if isinstance(v, torch.nn.Module) else v
+    return {k: kept(v) for k, v in vars(obj).items() if k[0] != '_' and k not in ('training', 'do')
+            and isinstance(v, (bool, int, float, str, torch.Tensor, torch.nn.Module))}
+
+def _named(f): return f'{getattr(f, "func", f).__name__} {getattr(f, "keywords", {})}'
 
 def run_facts(
     learn, # A CNNLearner
 ) -> dict: # Name to value
     "What must be the same for a run to go on"
     dl, loss = learn.user_dls.train, getattr(learn.loss_func, 'func', learn.loss_func)
+    transforms = [t for p in (dl.after_item, dl.after_batch) for t in getattr(p, 'fs', [])]
     network = hashlib.sha256(repr(learn.model).encode()).hexdigest()[:12]
     sizes = [list(v.shape) for v in learn.model.state_dict().values()]
     return dict(arch=learn.arch, network=f'{sum(map(np.prod, sizes))} numbers, {network}',
         preprocess=_plain(learn.pre), classes=list(learn.dls.vocab), seed=learn.seed, bs=dl.bs,
-        workers=dl.fake_l.num_workers, loss=f'{type(loss).__name__} {_plain(loss)}',
-        optimizer=getattr(learn.opt_func, '__name__', repr(learn.opt_func)), wd=learn.wd,
+        transforms=[f'{type(t).__name__} {_plain(t)}' for t in transforms],
+        loss=f'{type(loss).__name__} {_plain(loss)}', optimizer=_named(learn.opt_func), wd=learn.wd,
+        callbacks=sorted(_callbacks(learn)),
         training=data_digest(learn.user_dls.train_ds),
         validation=data_digest(learn.user_dls.valid_ds))
 
@@ -124,8 +137,6 @@ def differences(
     return [f'{k}: {old.get(k)} then, {v} now' for k, v in new.items() if old.get(k) != v]
 
 # %% ../nbs/09b_checkpoint.ipynb #4f77fef0
-def _callbacks(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')}
-
 def _random(learn):
     orders = [dl.rng.getstate() for dl in learn.dls.loaders]
     return dict(states=get_random_states(), orders=orders)
@@ -202,6 +213,8 @@ class Checkpoints(Callback):
         _, epoch, batch = self.state['place']
         self.learn.first_epoch = epoch
         if batch: self.learn.done = batch, self.state['now']['states']
+        bar = getattr(getattr(self.learn, 'progress', None), 'mbar', None)
+        if bar is not None: bar.update(0)
     def before_train(self):
         self.begun = _random(self.learn)
         done, n = getattr(self.learn, 'done', (0,))[0], len(self.dls.train)

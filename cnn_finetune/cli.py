@@ -9,7 +9,7 @@ __all__ = ['STEPS', 'TYPES', 'POSITIONAL', 'CONFIG', 'DEMO_PACKAGES', 'module_tr
            'user_message', 'main']
 
 # %% ../nbs/13_cli.ipynb #a8a7a496
-import argparse, ast, difflib, json, signal, sys, threading, warnings
+import argparse, ast, difflib, json, shlex, signal, sys, threading, warnings
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -154,12 +154,15 @@ def _data_line(dls):
 # %% ../nbs/13_cli.ipynb #5d4a8779
 def _train(folder, learn, plan, config, **how):
     print(_data_line(learn.user_dls), plan, '', sep='\n\n', end='', flush=True)
+    checkpoint = folder/'checkpoint.safetensors'
     try:
         with progress(learn): report = learn.fit_plan(plan, **how).report()
+        write_run(folder, learn, plan, config)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {folder}') from None
-    write_run(folder, learn, plan, config)
-    (folder/'checkpoint.safetensors').unlink()
+        how = f'go on with: cnn_finetune fit --resume {shlex.quote(str(folder))}'
+        raise KeyboardInterrupt(how if checkpoint.is_file() else f'nothing is trained yet; '
+            f'remove {folder} and begin again') from None
+    checkpoint.unlink()
     print(f'\nvalidation {report}\n\n{report.table().round(3)}\n\nwritten to {folder}')
     return learn
 
@@ -172,6 +175,7 @@ def _go_on(run, every):
         if not (run/name).is_file(): raise InputError(f'resume: {run}: no {name} in it; '
             'give the folder of a run that was cut off')
     config = read_config(run/'config.json')
+    if 'source' not in config: raise InputError(f'resume: {run}/config.json names no source')
     learn, _ = prepare(config['source'], {k: v for k, v in config.items() if k != 'source'})
     from cnn_finetune.schedule import plan_from_json
     plan = plan_from_json((run/'plan.json').read_text(encoding='utf-8'))
@@ -188,7 +192,9 @@ def fit(
     "Fine-tune on pictures and write one folder: bundle, history, configuration, curves"
     if resume: return _go_on(Path(resume), every)
     settings = fit_settings(options)
+    from cnn_finetune.conv import InputError
     from cnn_finetune.inference import refuse_existing
+    if every is not None and every < 1: raise InputError(f'every: {every}; use 1 batch or more')
     out = refuse_existing(out)
     learn, plan = prepare(source, settings)
     out.mkdir(parents=True)
@@ -354,7 +360,7 @@ def main(
         try:
             with _stoppable(): return run_command(args.pop('command'), args)
         except KeyboardInterrupt as e:
-            _say(f'{_new_line()}cnn_finetune: stopped; {e or "nothing was written"}')
+            _say(f'{_new_line()}cnn_finetune: stopped; {str(e) or "nothing was written"}')
         except Exception as e:
             if user_message(e) is None: raise
             _say('cnn_finetune: error:', user_message(e))

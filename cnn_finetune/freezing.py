@@ -72,7 +72,8 @@ def bn_policies(
     names = stage_names(stages) if isinstance(stages, nn.Module) else list(stages)
     k = stage_index(names, first)
     given = bn if isinstance(bn, dict) else dict.fromkeys(names[k:], bn)
-    for name, policy in given.items(): stage_index(names, name), check_bn(policy)
+    given = {names[stage_index(names, name)]: policy for name, policy in given.items()}
+    for policy in given.values(): check_bn(policy)
     return {n: given.get(n, 'affine' if i >= k else 'frozen') for i, n in enumerate(names)}
 
 # %% ../nbs/07_freezing.ipynb #6649d77f
@@ -158,6 +159,7 @@ def freeze_to(self:CNNLearner,
     set_trainable(self.model, first, bn)
     self.remove_cbs(Freezing)
     self.add_cb(Freezing(first, bn))
+    self.model.zero_grad()
     self.opt = None
     return self
 

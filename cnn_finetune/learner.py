@@ -74,7 +74,7 @@ def plot(self:History
 
 # %% ../nbs/06_learner.ipynb #706253a0
 class CNNLearner(Learner):
-    "A fastai Learner whose model is cut into stages; callbacks, metrics and lr_find work as ever"
+    "A fastai Learner whose model is cut into stages; callbacks and metrics work as ever"
     def __init__(self, dls:DataLoaders, # Left as they are
         model:torch.nn.Sequential, # Made by `create_cnn`
         pre:Preprocess, # What `model` expects of a picture

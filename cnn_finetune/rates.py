@@ -77,7 +77,8 @@ class RangeTest:
         low = self.smooth.argmin()
         fell = f'fell from {self.smooth[0]:.3g} to {self.smooth[low]:.3g} at {self.lrs[low]:.1e}'
         if self.suggestion:
-            return f'{self.suggestion:.1e}: the averaged loss {fell}, and a tenth of that is taken'
+            more = '; still falling at the end: take a larger high' if low + 1 == len(self.lrs) else ''
+            return f'{self.suggestion:.1e}: the averaged loss {fell}; a tenth of that is taken{more}'
         return f'none: the averaged loss {fell} only, by less than a tenth'
     def __repr__(self): return f'RangeTest: {self.reason}'
 

@@ -124,6 +124,7 @@ class Plan(list):
             if p.bn is None: p = replace(p, bn=default_bn(self.stages, p.first, new))
             moving = bn_policies(self.stages, p.first, p.bn)
             new = [s for s in new if not check_bn(moving[s])[0]]
+            phase_lrs(self.stages, p.lr, p.lr_decay, p.first, p.bn)
             self.append(p)
 
 # %% ../nbs/09_schedule.ipynb #cf36d348
@@ -249,7 +250,8 @@ def plot(self:Plan,
 def to_json(self:Plan
 ) -> str: # JSON text
     "The plan as JSON, to keep beside the run"
-    return json.dumps(dict(stages=self.stages, phases=[asdict(p) for p in self]), indent=1)
+    tree = dict(stages=self.stages, phases=[asdict(p) for p in self])
+    return json.dumps(tree, indent=1, default=lambda v: v.item())
 
 # %% ../nbs/09_schedule.ipynb #97b269d7
 def plan_from_json(
@@ -260,10 +262,9 @@ def plan_from_json(
         d = json.loads(text)
         phases = [Phase(**p | dict(mom=p.get('mom') and tuple(p['mom']))) for p in d['phases']]
         plan = Plan(phases, d['stages'])
-    except (json.JSONDecodeError, KeyError, TypeError) as e:
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as e:
         hint = 'start from the JSON that Plan.to_json gives'
         raise InputError(f'plan: not readable ({e!r}); {hint}') from None
-    for p in plan: plan.rates(p)
     return plan
 
 # %% ../nbs/09_schedule.ipynb #65d75c5b

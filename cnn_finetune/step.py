@@ -13,7 +13,6 @@ from fastai.callback.core import (Callback, CancelBatchException, CancelFitExcep
                                   CancelStepException)
 from torch import nn
 from .freezing import *
-from .learner import *
 
 # %% ../nbs/09a_step.ipynb #955518b4
 DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
@@ -78,10 +77,13 @@ class Averaging(Callback):
     def before_validate(self):
         self.own = snapshot(self.model)
         self.model.load_state_dict(self.average)
-    def after_epoch(self): self.model.load_state_dict(self.own)
+    def after_epoch(self):
+        if 'own' in vars(self): self.model.load_state_dict(vars(self).pop('own'))
     def after_fit(self): self.model.load_state_dict(self.average)
     def state_dict(self): return dict(average=self.average, steps=self.steps)
-    def load_state_dict(self, state): self.average, self.steps = state['average'], state['steps']
+    def load_state_dict(self, state):
+        self.steps = state['steps']
+        for k, v in state['average'].items(): self.average[k].copy_(v)
 
 # %% ../nbs/09a_step.ipynb #d9a599aa
 class Keeper(Callback):
@@ -116,13 +118,15 @@ class Guard(Callback):
     order = 80
     def before_fit(self): self.good, self.trouble = snapshot(self.model), None
     def after_loss(self):
-        if not self.training or math.isfinite(self.loss.item()): return
-        self.trouble = (f'lr: the loss became {self.loss.item()} in epoch {self.epoch + 1} of '
-            f'{self.n_epoch}, batch {self.iter + 1} of {self.n_iter}, at the rate '
+        if self.training and not math.isfinite(self.loss.item()): self.stop('the loss', self.iter + 1)
+    def stop(self, what, batch):
+        self.trouble = (f'lr: {what} became no finite number in epoch {self.epoch + 1} of '
+            f'{self.n_epoch}, batch {batch} of {len(self.dls.train)}, at the rate '
             f'{self.opt.hypers[-1]["lr"]:.2g} of the head; the weights are those of the last good '
             'epoch; take a smaller lr, or a limit such as clip=1')
         raise CancelFitException
     def after_epoch(self):
         if finite(self.model): self.good = snapshot(self.model)
+        else: self.stop('some weights', len(self.dls.train))
     def after_fit(self):
         if self.trouble: self.model.load_state_dict(self.good)

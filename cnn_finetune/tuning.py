@@ -123,19 +123,23 @@ def fit_phase(self:CNNLearner,
           low_precision(self.model, phase.precision)):
         planned = Planned(phase, [rates[s] for s in stage_names(self.model)])
         try: self.fit(phase.epochs, cbs=[planned, guard, *_steps_of(phase), *cbs])
-        except OSError as e: raise OSError(str(e).rpartition('\n\t')[2]) from e
+        except OSError as e:
+            e.args = str(e).rpartition('\n\t')[2],
+            raise
     if guard.trouble: raise InputError(f'{guard.trouble} (phase {phase.name!r})')
     return self
 
 # %% ../nbs/10_tuning.ipynb #1b9e2d1b
 def _check_plan(learn, plan):
+    if not isinstance(plan, Plan): raise InputError('plan: give a Plan, such as Plan(phases, stages)')
     names = stage_names(learn.model)
     if plan.stages != names:
         wrong = f'its stages are {plan.stages}, the network has {names}'
         raise InputError(f'plan: {wrong}; make one with learn.plan()')
     if learn.dls.train_ds is not learn.user_dls.train_ds:
         raise InputError('dls: the learner was made with others; give these to cnn_learner')
-    for phase in plan: stage_index(learn.model, phase.first)
+    if not len(learn.dls.train) and any(p.inputs == 'images' for p in plan):
+        raise InputError('dls: not one whole batch to train on; take a smaller bs')
 
 # %% ../nbs/10_tuning.ipynb #d00ff00e
 def _carry_out(learn, plan, file, about, every, state):
@@ -147,6 +151,7 @@ def _carry_out(learn, plan, file, about, every, state):
         from_here = state if i == start else None
         write = [Checkpoints(file, learn.model, about, i, every, from_here)] if file else []
         with no_random(learn.seed + i): learn.fit_phase(phase, *write)
+    if start == len(plan): learn.freeze_to(plan[-1].first, plan[-1].bn)
     end = dict(place=(len(plan), 0, 0), model=learn.model.state_dict(), history=learn.history.rows)
     if file: write_state(file, about | end)
 
@@ -196,19 +201,21 @@ def _new_run(file, plan):
 
 # %% ../nbs/10_tuning.ipynb #7fc7d8d6
 def _about(learn, plan):
-    machine = dict(torch=torch.__version__, threads=torch.get_num_threads())
+    workers = learn.user_dls.train.fake_l.num_workers
+    machine = dict(torch=torch.__version__, threads=torch.get_num_threads(), workers=workers)
     return dict(plan=plan.to_json(), facts=run_facts(learn), machine=machine)
 
 def _plan_facts(text):
     plan = plan_from_json(text)
-    return dict(phases=[p.name for p in plan]) | {
-        f'phase {p.name!r}, {k}': v for p in plan for k, v in asdict(p).items()}
+    return dict(phases=[p.name for p in plan]) | {f'phase {i} {p.name!r}, {k}': v
+        for i, p in enumerate(plan, 1) for k, v in asdict(p).items()}
 
 def _same_run(file, about):
     state = read_state(file)
     found = differences(state['facts'], about['facts']) + differences(
         _plan_facts(state['plan']), _plan_facts(about['plan']))
-    if found: raise InputError(f'resume: {file.parent} is another run: ' + '; '.join(found))
+    if found: raise InputError(f'resume: {file.parent} is another run: ' + '; '.join(found)
+        + '; learn.resume goes on by the plan of the run')
     rounding = differences(state['machine'], about['machine'])
     if rounding: warnings.warn('resume: numbers may be rounded otherwise than before the cut; '
         + '; '.join(rounding))
