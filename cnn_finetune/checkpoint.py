@@ -38,7 +38,8 @@ def pack(
     if isinstance(tree, (list, L)): return dict(list=[pack(v, tensors) for v in tree])
     if isinstance(tree, np.generic): return tree.item()
     if tree is None or isinstance(tree, (bool, int, float, str)): return tree
-    raise InputError(f'state: a {type(tree).__name__} cannot be kept; use numbers, text and tensors')
+    raise InputError(f'state: a {type(tree).__name__} cannot be kept; '
+                     'use numbers, text and tensors')
 
 # %% ../nbs/09b_checkpoint.ipynb #201d8dbc
 def unpack(
@@ -97,7 +98,8 @@ def data_digest(
     digest, items = hashlib.sha256(), getattr(dataset, 'items', [])
     if isinstance(items, pd.DataFrame): items = items.itertuples(index=False)
     for item in items: digest.update(hashlib.sha256(_content(item)).digest())
-    for targets in getattr(dataset, 'tls', [])[1:]: digest.update(repr([*map(str, targets)]).encode())
+    for targets in getattr(dataset, 'tls', [])[1:]:
+        digest.update(repr([*map(str, targets)]).encode())
     return f'{len(dataset)} pictures, {digest.hexdigest()[:12]}'
 
 # %% ../nbs/09b_checkpoint.ipynb #f22db0c6

@@ -118,7 +118,8 @@ class Guard(Callback):
     order = 80
     def before_fit(self): self.good, self.trouble = snapshot(self.model), None
     def after_loss(self):
-        if self.training and not math.isfinite(self.loss.item()): self.stop('the loss', self.iter + 1)
+        lost = self.training and not math.isfinite(self.loss.item())
+        if lost: self.stop('the loss', self.iter + 1)
     def stop(self, what, batch):
         self.trouble = (f'lr: {what} became no finite number in epoch {self.epoch + 1} of '
             f'{self.n_epoch}, batch {batch} of {len(self.dls.train)}, at the rate '

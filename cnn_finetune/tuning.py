@@ -131,7 +131,8 @@ def fit_phase(self:CNNLearner,
 
 # %% ../nbs/10_tuning.ipynb #1b9e2d1b
 def _check_plan(learn, plan):
-    if not isinstance(plan, Plan): raise InputError('plan: give a Plan, such as Plan(phases, stages)')
+    if not isinstance(plan, Plan):
+        raise InputError('plan: give a Plan, such as Plan(phases, stages)')
     names = stage_names(learn.model)
     if plan.stages != names:
         wrong = f'its stages are {plan.stages}, the network has {names}'
@@ -217,7 +218,7 @@ def _same_run(file, about):
     if found: raise InputError(f'resume: {file.parent} is another run: ' + '; '.join(found)
         + '; learn.resume goes on by the plan of the run')
     rounding = differences(state['machine'], about['machine'])
-    if rounding: warnings.warn('resume: numbers may be rounded otherwise than before the cut; '
+    if rounding: warnings.warn('resume: the run may not end with the same bits; '
         + '; '.join(rounding))
     return state
 
