@@ -4,24 +4,25 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_ARCH', 'MODES', 'HALF', 'SPLIT_FOLDERS', 'TEXTURES', 'SOURCES', 'stratified_split', 'architectures',
-           'find_arch', 'Preprocess', 'pretrained_preprocess', 'open_picture', 'fit_picture', 'picture_error',
-           'picture_files', 'table_from_folder', 'table_from_csv', 'table_from_digits', 'table_from_textures',
-           'data_root', 'table_from_mnist', 'table_from', 'audit', 'with_split', 'SquareCrop', 'OpenPicture',
-           'picture_block', 'table_dls', 'image_dls', 'test_dl']
+           'find_arch', 'Preprocess', 'pretrained_preprocess', 'open_picture', 'kept_picture', 'fit_picture',
+           'picture_error', 'picture_files', 'table_from_folder', 'table_from_csv', 'table_from_digits',
+           'table_from_textures', 'data_root', 'table_from_mnist', 'table_from', 'audit', 'with_split', 'SquareCrop',
+           'OpenPicture', 'picture_block', 'table_dls', 'image_dls', 'test_dl']
 
 # %% ../nbs/04_data.ipynb #731c8595
-import difflib, os, warnings
+import difflib, io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, pandas as pd, timm, torchvision
-import fastai.vision.data
+import fastai.vision.data, PIL
 from fastai.data.all import *
 from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage, PILImageBW
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
+from .cache import *
 from .conv import InputError
 
 # %% ../nbs/04_data.ipynb #d234c75f
@@ -125,16 +126,35 @@ def _eight_bit(im):
     return Image.fromarray((np.asarray(im)//256).astype(np.uint8))
 
 # %% ../nbs/04_data.ipynb #0635ac78
+def _reduced(im, pre):
+    k = 2*pre.size/min(im.size)
+    if k >= 1: return im
+    return im.resize((round(k*im.width), round(k*im.height)), pre.resample, reducing_gap=2)
+
+# %% ../nbs/04_data.ipynb #fab581aa
 def open_picture(
-    source:str|Path|Image.Image|np.ndarray, # A file, a PIL image, or an array (h, w) or (h, w, c)
+    source:str|Path|io.BytesIO|Image.Image|np.ndarray, # A file, a PIL image, an array (h, w[, c])
     pre:Preprocess=Preprocess(), # Mode and size that will be wanted
-) -> Image.Image: # Upright, in the wanted mode, not yet resized
-    "Decode one picture; a large JPEG is decoded at a scale of at least four times the size wanted"
-    if isinstance(source, (str, Path)):
+) -> Image.Image: # Upright, in the wanted mode, the shorter side at most twice the size
+    "Decode one picture, a large JPEG at a fraction of its scale"
+    if isinstance(source, (str, Path, io.BytesIO)):
         source = Image.open(source)
-        source.draft(None, (4*pre.size, 4*pre.size))
+        source.draft(None, (2*pre.size, 2*pre.size))
     elif not isinstance(source, Image.Image): source = Image.fromarray(np.asarray(source))
-    return _eight_bit(ImageOps.exif_transpose(source)).convert(pre.mode)
+    return _reduced(_eight_bit(ImageOps.exif_transpose(source)).convert(pre.mode), pre)
+
+# %% ../nbs/04_data.ipynb #2897e416
+def kept_picture(
+    source:str|Path|Image.Image|np.ndarray, # As for `open_picture`; only files are kept
+    pre:Preprocess=Preprocess(), # Mode and size that will be wanted
+    cache:ArrayCache=None, # Where decoded pictures are kept; None keeps none
+) -> Image.Image: # What `open_picture` gives
+    "Decode a picture, or find it decoded"
+    if cache is None or not isinstance(source, (str, Path)): return open_picture(source, pre)
+    content = Path(source).read_bytes()
+    key = content_key(content, 'picture', pre.mode, pre.size, pre.interpolation, PIL.__version__)
+    def decode(): return np.asarray(open_picture(io.BytesIO(content), pre))
+    return Image.fromarray(cache.get(key, decode))
 
 # %% ../nbs/04_data.ipynb #579ab399
 def fit_picture(
@@ -148,12 +168,13 @@ def fit_picture(
 def picture_error(
     file:str|Path, # A file that should hold a picture
     pre:Preprocess=Preprocess(), # Decoded as it will be in training
+    cache:ArrayCache=None, # Where decoded pictures are kept
 ) -> str|None: # What is wrong, or None
     "Decode `file` to its last byte and say what is wrong with it"
     file = Path(file)
     if not file.is_file(): return 'no such file'
     if file.stat().st_size == 0: return 'empty (0 bytes)'
-    try: open_picture(file, pre)
+    try: kept_picture(file, pre, cache)
     except Image.UnidentifiedImageError: return 'not a picture'
     except Exception as e: return f'damaged ({e})'
 
@@ -327,9 +348,9 @@ def table_from(
     return table_from_csv(path, file_col, label_col)
 
 # %% ../nbs/04_data.ipynb #3c0adc92
-def _unreadable(table, pre):
+def _unreadable(table, pre, cache):
     files = {i: f for i, f in enumerate(table.image) if isinstance(f, (str, Path))}
-    check = partial(picture_error, pre=pre)
+    check = partial(picture_error, pre=pre, cache=cache)
     with ThreadPoolExecutor() as pool: errors = pool.map(check, files.values())
     return {i: f'{f}: {e}' for (i, f), e in zip(files.items(), errors) if e}
 
@@ -355,10 +376,11 @@ def audit(
     table:pd.DataFrame, # Columns image, label, split
     pre:Preprocess=Preprocess(), # Pictures are decoded as they will be in training
     bad:str='raise', # Unreadable pictures: 'raise' names them and stops, 'skip' leaves them out
+    cache:ArrayCache=None, # Where decoded pictures are kept
 ) -> pd.DataFrame: # The rows that can be used
     "Read every picture and count every class before anything trains"
     if bad not in ('raise', 'skip'): raise InputError(f"bad: {bad!r}; use 'raise' or 'skip'")
-    wrong = _unreadable(table, pre)
+    wrong = _unreadable(table, pre, cache)
     if wrong: _report_bad(list(wrong.values()), len(table), bad)
     table = table.iloc[[i for i in range(len(table)) if i not in wrong]].reset_index(drop=True)
     _check_classes(table)
@@ -415,8 +437,11 @@ class OpenPicture(Transform):
     "A file or an array becomes fastai's own picture type"
     def __init__(self,
         pre:Preprocess, # Mode and size that will be wanted
-    ): self.pre, self.cls = pre, PILImageBW if pre.channels == 1 else PILImage
-    def encodes(self, source): return self.cls(open_picture(source, self.pre))
+        cache:ArrayCache=None, # Where decoded pictures are kept
+    ):
+        self.pre, self.cache = pre, cache
+        self.cls = PILImageBW if pre.channels == 1 else PILImage
+    def encodes(self, source): return self.cls(kept_picture(source, self.pre, self.cache))
 
 # %% ../nbs/04_data.ipynb #fc02b6a0
 def _pairs(table): return list(zip(table.image, table.label))
@@ -428,9 +453,10 @@ def picture_block(
     pre:Preprocess=Preprocess(), # Size, channels, interpolation
     augment:bool=True, # Random crops in training
     flip:bool=True, # And mirrors
+    cache:ArrayCache=None, # Where decoded pictures are kept
 ) -> DataBlock: # Its source is a table with the columns image and label
     "The data block that every loader of this book is made of"
-    pictures = TransformBlock(OpenPicture(pre), batch_tfms=IntToFloatTensor)
+    pictures = TransformBlock(OpenPicture(pre, cache), batch_tfms=IntToFloatTensor)
     return DataBlock((pictures, CategoryBlock(vocab)), get_items=_pairs,
         splitter=IndexSplitter(valid_idx), getters=[ItemGetter(0), ItemGetter(1)],
         item_tfms=SquareCrop(pre, augment, flip))
@@ -457,13 +483,15 @@ def table_dls(
     flip:bool=True, # Mirror half of the training pictures; wrong where left and right differ
     bad:str='raise', # Unreadable pictures: 'raise' or 'skip'
     num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
+    cache:str|Path=None, # Folder in which decoded pictures are kept; None keeps none
 ) -> DataLoaders: # fastai's; table, pre and flip are kept on it
     "Audit a table, split it, and make data loaders of it with fastai's DataBlock"
     _check_loading(bs, num_workers)
-    table = with_split(audit(table, pre, bad), valid_pct, seed)
+    cache = cache and ArrayCache(cache)
+    table = with_split(audit(table, pre, bad, cache), valid_pct, seed)
     rows = table[table.split.ne('test')]
     valid = np.flatnonzero(rows.split.eq('valid'))
-    block = picture_block(sorted(set(table.label)), valid, pre, augment, flip)
+    block = picture_block(sorted(set(table.label)), valid, pre, augment, flip, cache)
     dls = _loaders(block, rows, bs, num_workers)
     dls.table, dls.pre, dls.flip = table, pre, augment and flip
     return dls
@@ -484,11 +512,12 @@ def image_dls(
     label_col:str='label', # CSV: column with the class names
     bad:str='raise', # Unreadable pictures: 'raise' or 'skip'
     num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
+    cache:str|Path=None, # Folder in which decoded pictures are kept; None keeps none
 ) -> DataLoaders: # fastai's; table, pre and flip are kept on it
     "From a folder, a CSV or a named data set to data loaders"
     pre = pretrained_preprocess(arch, size=size, channels=channels, crop=crop)
     if flip is None: flip = str(source) not in ('mnist', 'digits')
-    options = pre, bs, valid_pct, seed, augment, flip, bad, num_workers
+    options = pre, bs, valid_pct, seed, augment, flip, bad, num_workers, cache
     return table_dls(table_from(source, file_col, label_col), *options)
 
 # %% ../nbs/04_data.ipynb #4f1c3ad2
