@@ -6,8 +6,8 @@
 __all__ = ['ROOMS', 'public_names']
 
 # %% ../nbs/14_all.ipynb #d766ab40
-from . import conv, loss, optimizer, data, model, learner
-from . import freezing, rates, schedule, step, checkpoint, tuning, interpret, inference
+from . import conv, loss, optimizer, cache, data, model, learner, freezing, folding
+from . import rates, schedule, step, checkpoint, tuning, interpret, inference
 
 # %% ../nbs/14_all.ipynb #897a47d7
 def public_names(
@@ -23,8 +23,8 @@ def public_names(
     return names
 
 # %% ../nbs/14_all.ipynb #384c9004
-ROOMS = (conv, loss, optimizer, data, model, learner,
-         freezing, rates, schedule, step, checkpoint, tuning, interpret, inference)
+ROOMS = (conv, loss, optimizer, cache, data, model, learner,
+         freezing, folding, rates, schedule, step, checkpoint, tuning, interpret, inference)
 _names = public_names(ROOMS)
 globals().update({name: getattr(room, name) for room in ROOMS for name in room.__all__})
 __all__ = sorted(_names)

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from .conv import InputError
 from .data import *
+from .folding import *
 from .model import *
 
 # %% ../nbs/12_inference.ipynb #bc9d324c
@@ -150,10 +151,13 @@ class Predictor:
     def __init__(self,
         path:str|Path, # Folder written by save_bundle
         device:str='cpu', # Where to compute, such as 'cuda'
+        precision:str='auto', # Of the body: float32, bf16, or auto: what the device is fast with
     ):
-        self.model, about = load_bundle(path)
-        self.model.to(device)
+        model, about = load_bundle(path)
         self.device, self.classes, self.pre = device, about['classes'], about['preprocess']
+        (body, head), size = cut_below(model.to(device), 'head'), self.pre.size
+        precision = fast_precision(model, size) if precision == 'auto' else precision
+        self.body, self.head = Fixed(body, noise(model, 1, size), precision), head
 
 # %% ../nbs/12_inference.ipynb #83c26036
 @patch
@@ -161,7 +165,7 @@ def probabilities(self:Predictor,
     x:torch.Tensor, # Pictures (b, c, h, w) in [0, 1]
 ) -> torch.Tensor: # (b, classes), each row sums to 1
     "The network's answer as numbers"
-    with torch.inference_mode(): return self.model(x.to(self.device)).softmax(1).cpu()
+    with torch.inference_mode(): return self.head(self.body(x.to(self.device))).softmax(1).cpu()
 
 # %% ../nbs/12_inference.ipynb #d6b3f104
 def _read(picture, pre):
@@ -179,11 +183,21 @@ def _answer(name, classes, probs):
 # %% ../nbs/12_inference.ipynb #ecdd1499
 @patch
 def _batch(self:Predictor, pictures, names):
-    with ThreadPoolExecutor() as pool: read = list(pool.map(lambda p: _read(p, self.pre), pictures))
+    read = [_read(p, self.pre) for p in pictures]
     good = [r for r in read if torch.is_tensor(r)]
     probs = iter(self.probabilities(torch.stack(good)) if good else [])
     return [_answer(n, self.classes, next(probs)) if torch.is_tensor(r) else Prediction(n, error=r)
             for n, r in zip(names, read)]
+
+# %% ../nbs/12_inference.ipynb #f76ea5c7
+@contextmanager
+def _cores():
+    n = torch.get_num_threads()
+    pool = ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
+    try: yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n)
 
 # %% ../nbs/12_inference.ipynb #c0d1d831
 def _listed(pictures):
@@ -197,13 +211,16 @@ def _name(picture, i):
 @patch
 def __call__(self:Predictor,
     pictures, # A file, a folder, a PIL image, a uint8 array (h, w) or (h, w, c); or a list of them
-    bs:int=64, # Pictures computed at a time
+    bs:int=32, # Pictures that a core computes at a time
 ) -> Prediction|list[Prediction]: # One for one picture; a list for many, in their order
     "Classify pictures; one that cannot be read is reported, and the others are still classified"
     many = _listed(pictures)
     if many is None: return self._batch([pictures], [_name(pictures, 0)])[0]
     names = [_name(p, i) for i, p in enumerate(many)]
-    return [a for i in range(0, len(many), bs) for a in self._batch(many[i:i+bs], names[i:i+bs])]
+    starts = range(0, len(many), bs)
+    with _cores() as pool:
+        found = pool.map(lambda i: self._batch(many[i:i+bs], names[i:i+bs]), starts)
+        return [answer for batch in found for answer in batch]
 
 # %% ../nbs/12_inference.ipynb #8c8d8a27
 def write_predictions(

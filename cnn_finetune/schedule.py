@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch.utils.flop_counter import FlopCounterMode
 from .conv import InputError, n_params
+from .folding import *
 from .freezing import *
 from .learner import *
 from .model import *
@@ -50,14 +51,16 @@ class Phase:
     lr:float|dict # Peak rate of the head, or stage name to peak rate
     lr_decay:float = 1. # Each stage's share of the rate of the stage above it, in (0, 1]
     bn:str|dict = None # BN policy, or stage name to policy; None becomes `default_bn` in a plan
-    inputs:str = 'images' # 'images', or 'features': the frozen body's output, computed once
+    inputs:str = 'images' # 'images', or 'features': what the frozen part gives, computed once
+    views:int = 0 # Augmented views of each picture among the features, besides it and its mirror
     pct_start:float = .25 # Share of the phase in which the rate rises, in (0, 1)
     div:float = 25. # The first rate is 1/div of the peak; 1 with final_div 1 is a constant rate
     final_div:float = 1e4 # The last rate is 1/final_div of the first
     mom:tuple = None # Momentum at the start, the peak and the end; None leaves the optimizer's own
     patience:int = None # Epochs without a lower validation loss after which the phase ends
     keep:str = 'last' # Weights that go on: 'last', or 'best' by validation loss
-    precision:str = 'float32' # Of the forward pass: float32, bf16, fp16
+    precision:str = 'float32' # Of the stages that learn: float32, bf16, fp16
+    frozen:str = 'float32' # Precision of the frozen stages below: float32, bf16
     clip:float = None # Largest norm of the gradient
     accumulate:int = 1 # Batches whose gradients make one step
     ema:float = None # Decay of the averaged weights, in (0, 1), such as 0.99; None takes no average
@@ -69,6 +72,7 @@ _WHOLE = (int, np.integer)
 _FIELDS = dict(
     epochs=(lambda v: isinstance(v, _WHOLE) and v >= 0, 'give 0 or more, a whole number'),
     inputs=(lambda v: v in ('images', 'features'), 'use images or features'),
+    views=(lambda v: isinstance(v, _WHOLE) and v >= 0, 'use 0 or more, a whole number'),
     pct_start=(lambda v: 0 < v < 1, 'use a share between 0 and 1, such as 0.25'),
     div=(lambda v: v >= 1, 'use 1 or more'),
     final_div=(lambda v: v >= 1, 'use 1 or more'),
@@ -76,6 +80,7 @@ _FIELDS = dict(
     patience=(lambda v: v is None or isinstance(v, _WHOLE) and v >= 1, 'use 1 or more epochs'),
     keep=(lambda v: v in ('last', 'best'), 'use last or best'),
     precision=(lambda v: v in ('float32', 'bf16', 'fp16'), 'use float32, bf16 or fp16'),
+    frozen=(lambda v: v in ('float32', 'bf16'), 'use float32 or bf16'),
     clip=(lambda v: v is None or v > 0, 'use a norm above 0'),
     accumulate=(lambda v: isinstance(v, _WHOLE) and v >= 1, 'use 1 or more batches'),
     ema=(lambda v: v is None or 0 < v < 1, 'use a decay between 0 and 1, such as 0.99'))
@@ -88,8 +93,8 @@ def _check_phase(p):
         if not fine: raise InputError(f'{name}: phase {p.name!r} has {value!r}; {hint}')
     if not isinstance(p.lr, dict): stage_lrs(p.lr, p.lr_decay, 1)
     for policy in p.bn.values() if isinstance(p.bn, dict) else [p.bn or 'affine']: check_bn(policy)
-    if p.inputs == 'features' and (p.first != 'head' or isinstance(p.bn, dict)):
-        raise InputError(f'inputs: features need a frozen body; in {p.name!r} some of it learns')
+    if p.views and p.inputs != 'features':
+        raise InputError(f'views: phase {p.name!r} has {p.views}, but images are augmented anyway')
 
 # %% ../nbs/09_schedule.ipynb #7d6dfe7e
 @patch
@@ -125,7 +130,14 @@ class Plan(list):
             moving = bn_policies(self.stages, p.first, p.bn)
             new = [s for s in new if not check_bn(moving[s])[0]]
             phase_lrs(self.stages, p.lr, p.lr_decay, p.first, p.bn)
+            if p.inputs == 'features': _check_frozen(self.stages, p)
             self.append(p)
+
+def _check_frozen(stages, p):
+    lowest = lowest_changing(stages, p.first, p.bn)
+    if lowest != stages[0] and lowest == stages[stage_index(stages, p.first)]: return
+    raise InputError(f'inputs: features need frozen stages below; in phase {p.name!r} {lowest} '
+                     'changes; use images')
 
 # %% ../nbs/09_schedule.ipynb #cf36d348
 @patch
@@ -158,9 +170,9 @@ def _phase_macs(plan, p):
     names, macs, (n, v) = plan.stages, plan.costs.macs, plan.pictures
     policies, k = bn_policies(names, p.first, p.bn or 'affine'), stage_index(names, p.first)
     touched = [i for i, s in enumerate(names) if i >= k or check_bn(policies[s])[1]]
-    body, head = macs.iloc[:-1].sum(), macs.iloc[-1]
     if p.inputs == 'features':
-        return body*(plan.views*n + v) + p.epochs*head*(3*plan.views*n + v)
+        below, above, rows = macs.iloc[:k].sum(), macs.iloc[k:].sum(), (plan.views + p.views)*n
+        return below*(rows + v) + p.epochs*above*(3*rows + v)
     training = macs.sum() + macs.iloc[k:].sum() + macs.iloc[min(touched):].sum()
     return p.epochs*(n*training + v*macs.sum())
 
@@ -389,7 +401,9 @@ def ready_plan(
     patience:int=None, # End a phase after so many epochs without a lower validation loss
     bn:str|dict=None, # BN policy: frozen, stats, affine, train; default affine, train if untrained
     keep:str=None, # Weights that go on to the next phase: last, or best by validation loss
-    precision:str=None, # Of the forward pass: float32, bf16, fp16; default float32
+    precision:str=None, # Of the stages that learn: float32, bf16, fp16; default float32
+    frozen:str=None, # Precision of the frozen stages: float32, bf16; a learner's default is what its device is fast with
+    views:int=None, # Augmented views of each picture in the phases on features; default 0
     clip:float=None, # Largest norm of the gradient; default no limit
     accumulate:int=None, # Batches whose gradients make one step; default 1
     ema:float=None, # Decay of averaged weights, in (0, 1); default no average
@@ -404,7 +418,11 @@ def ready_plan(
     if odd: raise InputError(f'{odd[0]}: the method {method} has no such argument')
     plan = make(**{k: v for k, v in given.items() if k in own})
     rest = {k: v for k, v in given.items() if k not in own}
-    return Plan([replace(p, **rest) for p in plan], stages, new)
+    views = rest.pop('views', 0)
+    if views and not any(p.inputs == 'features' for p in plan):
+        raise InputError(f'views: the method {method} has no phase on features')
+    more = {'features': dict(views=views), 'images': {}}
+    return Plan([replace(p, **rest, **more[p.inputs]) for p in plan], stages, new)
 
 # %% ../nbs/09_schedule.ipynb #1da69694
 @patch
@@ -414,6 +432,7 @@ def plan(self:CNNLearner,
     **kwargs, # Further arguments of `ready_plan`
 ) -> Plan: # What `fine_tune` with the same arguments will do
     "What is going to happen; nothing trains"
+    if kwargs.get('frozen') is None: kwargs['frozen'] = fast_precision(self.model, self.pre.size)
     plan = ready_plan(stage_names(self.model), epochs, new=new_stages(self.model), **kwargs)
     plan.costs = stage_costs(self.model, self.pre.size)
     plan.views = 1 + getattr(self.user_dls, 'flip', False)
