@@ -21,7 +21,6 @@ from fastai.data.all import *
 from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage, PILImageBW
 from PIL import Image, ImageOps
-from torchvision.transforms import v2
 from .cache import *
 from .conv import InputError
 
@@ -423,6 +422,7 @@ class SquareCrop(RandTransform):
         min_scale:float=.35, # Least share of the picture's area that a random crop keeps, in (0, 1]
     ):
         super().__init__()
+        from torchvision.transforms import v2
         mode = v2.InterpolationMode[pre.resample.name]
         crop = v2.RandomResizedCrop(pre.size, (min_scale, 1), interpolation=mode)
         self.pre, self.augment = pre, augment

@@ -8,7 +8,6 @@ __all__ = ['FORMAT', 'refuse_existing', 'new_folder', 'write_bundle', 'save_bund
 
 # %% ../nbs/12_inference.ipynb #9e6ab5c8
 import csv, json, os, shutil, tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,16 +188,6 @@ def _batch(self:Predictor, pictures, names):
     return [_answer(n, self.classes, next(probs)) if torch.is_tensor(r) else Prediction(n, error=r)
             for n, r in zip(names, read)]
 
-# %% ../nbs/12_inference.ipynb #f76ea5c7
-@contextmanager
-def _cores():
-    n = torch.get_num_threads()
-    pool = ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
-    try: yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(n)
-
 # %% ../nbs/12_inference.ipynb #c0d1d831
 def _listed(pictures):
     if isinstance(pictures, (str, Path)) and Path(pictures).is_dir(): return picture_files(pictures)
@@ -218,9 +207,8 @@ def __call__(self:Predictor,
     if many is None: return self._batch([pictures], [_name(pictures, 0)])[0]
     names = [_name(p, i) for i, p in enumerate(many)]
     starts = range(0, len(many), bs)
-    with _cores() as pool:
-        found = pool.map(lambda i: self._batch(many[i:i+bs], names[i:i+bs]), starts)
-        return [answer for batch in found for answer in batch]
+    found = on_cores(lambda i: self._batch(many[i:i+bs], names[i:i+bs]), starts)
+    return [answer for batch in found for answer in batch]
 
 # %% ../nbs/12_inference.ipynb #8c8d8a27
 def write_predictions(

@@ -301,11 +301,12 @@ def lp_ft(
     head_lr:float=3e-3, # Peak rate of the head while it trains alone
     first:str|int=-4, # The lowest stage that learns; 0 or 'stem' unfreezes all
     bn:str|dict=None, # BN policy then; default affine, train where there are no statistics yet
+    clip:float=.3, # Largest norm of the gradient; None for no limit
     new:list[str]=('head',), # Stages without batch-norm statistics
 ) -> Plan: # Of two phases, or one
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     head = Phase('head', head_epochs, 'head', head_lr, inputs='features')
-    body = Phase('body', epochs, _lowest(stages, first), lr, lr_decay, bn)
+    body = Phase('body', epochs, _lowest(stages, first), lr, lr_decay, bn, clip=clip)
     return _phases(stages, head, body, new=new)
 
 # %% ../nbs/09_schedule.ipynb #75e8e1c5
@@ -321,24 +322,26 @@ def probe(
 def all_at_once(
     stages:list[str], # All stages of the network
     epochs:int=5, # Passes over the pictures
-    lr:float|dict=1e-3, # Peak rate of the head, or stage name to rate
+    lr:float|dict=3e-4, # Peak rate of the head, or stage name to rate
     lr_decay:float=1., # Each stage's share of the rate of the stage above it, in (0, 1]
     bn:str|dict=None, # BN policy; default affine, train where there are no statistics yet
+    clip:float=.3, # Largest norm of the gradient; None for no limit
     new:list[str]=('head',), # Stages without batch-norm statistics
 ) -> Plan: # Of one phase
     "Every stage from the first batch on"
-    return _phases(stages, Phase('all', epochs, stages[0], lr, lr_decay, bn), new=new)
+    return _phases(stages, Phase('all', epochs, stages[0], lr, lr_decay, bn, clip=clip), new=new)
 
 def layer_decay(
     stages:list[str], # All stages of the network
     epochs:int=5, # Passes over the pictures
-    lr:float=2e-3, # Peak rate of the head
+    lr:float=6e-4, # Peak rate of the head
     lr_decay:float=.5, # Each stage's share of the rate of the stage above it, in (0, 1]
     bn:str|dict=None, # BN policy; default affine, train where there are no statistics yet
+    clip:float=.3, # Largest norm of the gradient; None for no limit
     new:list[str]=('head',), # Stages without batch-norm statistics
 ) -> Plan: # Of one phase
     "Every stage from the first batch on, the lower the slower (arXiv 1801.06146)"
-    return all_at_once(stages, epochs, lr, lr_decay, bn, new)
+    return all_at_once(stages, epochs, lr, lr_decay, bn, clip, new)
 
 # %% ../nbs/09_schedule.ipynb #ba4106db
 def gradual(
@@ -351,6 +354,7 @@ def gradual(
     first:str|int=-4, # The last stage to join
     patience:int=None, # Epochs without a lower validation loss after which the next stage joins
     bn:str|dict=None, # BN policy; default affine, train where there are no statistics yet
+    clip:float=.3, # Largest norm of the gradient; None for no limit
     new:list[str]=('head',), # Stages without batch-norm statistics
 ) -> Plan: # The head, then one phase for each stage that joins
     "Stages join from the head down (arXiv 1801.06146)"
@@ -360,7 +364,7 @@ def gradual(
     lengths = [epochs]*len(joins) if patience else [1]*(len(joins) - 1) + [epochs - len(joins) + 1]
     flat = dict(div=1., final_div=1., patience=patience, keep='best') if patience else {}
     head = Phase('head', head_epochs, 'head', head_lr, inputs='features')
-    rest = [Phase(s, n, s, lr, lr_decay, bn, **flat) for s, n in zip(joins, lengths)]
+    rest = [Phase(s, n, s, lr, lr_decay, bn, clip=clip, **flat) for s, n in zip(joins, lengths)]
     return _phases(stages, head, *rest, new=new)
 
 # %% ../nbs/09_schedule.ipynb #24395f48
@@ -404,7 +408,7 @@ def ready_plan(
     precision:str=None, # Of the stages that learn: float32, bf16, fp16; default float32
     frozen:str=None, # Precision of the frozen stages: float32, bf16; a learner's default is what its device is fast with
     views:int=None, # Augmented views of each picture in the phases on features; default 0
-    clip:float=None, # Largest norm of the gradient; default no limit
+    clip:float=None, # Largest norm of the gradient; default the method's own
     accumulate:int=None, # Batches whose gradients make one step; default 1
     ema:float=None, # Decay of averaged weights, in (0, 1); default no average
     new:list[str]=('head',), # Stages without batch-norm statistics
