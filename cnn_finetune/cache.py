@@ -6,7 +6,7 @@
 __all__ = ['content_key', 'pack_entry', 'unpack_entry', 'ArrayCache']
 
 # %% ../nbs/03a_cache.ipynb #99e26a4c
-import hashlib, os, tempfile, time, warnings
+import hashlib, os, tempfile, warnings
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -69,7 +69,8 @@ def _count(self:ArrayCache): self.size, self.unseen = sum(s.st_size for _, s in 
 def _make_room(self:ArrayCache, goal):
     for f, stat in sorted(self._files(), key=lambda f: f[1].st_mtime):
         if self.size <= goal: return
-        f.unlink(missing_ok=True)
+        try: f.unlink(missing_ok=True)
+        except OSError: return
         self.size -= stat.st_size
 
 # %% ../nbs/03a_cache.ipynb #6bb2a6e5

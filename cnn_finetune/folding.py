@@ -7,7 +7,7 @@ __all__ = ['CACHE', 'noise', 'norm_pairs', 'fold', 'on_cores', 'Fixed', 'forward
            'cut_below', 'fixed_below']
 
 # %% ../nbs/07a_folding.ipynb #39a7a2fb
-import copy, time
+import copy, os, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import pandas as pd, torch
@@ -78,6 +78,7 @@ def fold(
 
 # %% ../nbs/07a_folding.ipynb #093d3c66
 _POOLS = {}
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_POOLS.clear)
 
 def on_cores(
     f, # Function of one part
