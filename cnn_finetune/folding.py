@@ -7,7 +7,7 @@ __all__ = ['CACHE', 'noise', 'norm_pairs', 'fold', 'on_cores', 'Fixed', 'forward
            'cut_below', 'fixed_below']
 
 # %% ../nbs/07a_folding.ipynb #39a7a2fb
-import copy, os, time
+import copy, math, os, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import pandas as pd, torch
@@ -128,8 +128,9 @@ def forward_times(
     "How long a fixed network takes in each precision; one that it cannot compute is left out"
     nets, times = {}, {}
     for p in ('float32', 'bf16'):
-        try: (nets := nets | {p: Fixed(net, x[:1], p)})[p](x)
-        except (RuntimeError, NotImplementedError): nets.pop(p, None)
+        try: f, fine = (f := Fixed(net, x[:1], p)), f(x).isfinite().all()
+        except (RuntimeError, NotImplementedError): continue
+        if fine: nets[p] = f
     for _ in range(repeats):
         for p, f in nets.items(): times.setdefault(p, []).append(_seconds(f, x))
     return pd.Series({p: min(t) for p, t in times.items()})
@@ -151,15 +152,22 @@ def has_bf16(
     found = getattr(torch.cpu, 'get_capabilities', dict)() if device.type == 'cpu' else {}
     return any(found.get(name) for name in _BF16)
 
+_CHOSEN = {}
+
 def fast_precision(
     model:nn.Sequential, # Made by `create_cnn`
     size:int, # Of the pictures, pixels
 ) -> str: # float32 or bf16
-    "The precision for the frozen part of a network on its device"
-    x = noise(model, 1, size)
+    "The precision for the frozen part of a network on its device, measured once in a process"
+    x = noise(model, 8, size)
+    key = str(model[:-1]), size, x.device, torch.get_num_threads()
+    if key not in _CHOSEN: _CHOSEN[key] = _measured(model[:-1], x)
+    return _CHOSEN[key]
+
+def _measured(body, x):
     if not has_bf16(x.device): return 'float32'
-    try: return 'bf16' if Fixed(model[:-1], x, 'bf16')(x).isfinite().all() else 'float32'
-    except (RuntimeError, NotImplementedError): return 'float32'
+    times = forward_times(body, x)
+    return 'bf16' if times.get('bf16', math.inf) < .8*times.float32 else 'float32'
 
 # %% ../nbs/07a_folding.ipynb #345d334f
 def cut_below(
