@@ -6,7 +6,7 @@
 __all__ = ['ROOMS', 'public_names']
 
 # %% ../nbs/14_all.ipynb #d766ab40
-from . import conv, loss, optimizer, cache, data, model, learner, freezing, folding
+from . import conv, loss, optimizer, cache, data, model, learner, freezing, folding, gradient
 from . import rates, schedule, step, checkpoint, tuning, interpret, inference
 
 # %% ../nbs/14_all.ipynb #897a47d7
@@ -24,7 +24,8 @@ def public_names(
 
 # %% ../nbs/14_all.ipynb #384c9004
 ROOMS = (conv, loss, optimizer, cache, data, model, learner,
-         freezing, folding, rates, schedule, step, checkpoint, tuning, interpret, inference)
+         freezing, folding, gradient, rates, schedule, step, checkpoint, tuning, interpret,
+         inference)
 _names = public_names(ROOMS)
 globals().update({name: getattr(room, name) for room in ROOMS for name in room.__all__})
 __all__ = sorted(_names)

@@ -483,8 +483,8 @@ def table_dls(
     flip:bool=True, # Mirror half of the training pictures; wrong where left and right differ
     bad:str='raise', # Unreadable pictures: 'raise' or 'skip'
     num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
-    cache:str|Path=None, # Folder in which decoded pictures are kept; None keeps none
-) -> DataLoaders: # fastai's; table, pre and flip are kept on it
+    cache:str|Path=None, # Folder for decoded pictures and features; None keeps none
+) -> DataLoaders: # fastai's; table, pre, flip and cache are kept on it
     "Audit a table, split it, and make data loaders of it with fastai's DataBlock"
     _check_loading(bs, num_workers)
     cache = cache and ArrayCache(cache)
@@ -493,7 +493,7 @@ def table_dls(
     valid = np.flatnonzero(rows.split.eq('valid'))
     block = picture_block(sorted(set(table.label)), valid, pre, augment, flip, cache)
     dls = _loaders(block, rows, bs, num_workers)
-    dls.table, dls.pre, dls.flip = table, pre, augment and flip
+    dls.table, dls.pre, dls.flip, dls.cache = table, pre, augment and flip, cache
     return dls
 
 # %% ../nbs/04_data.ipynb #09f6f41a
@@ -512,8 +512,8 @@ def image_dls(
     label_col:str='label', # CSV: column with the class names
     bad:str='raise', # Unreadable pictures: 'raise' or 'skip'
     num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
-    cache:str|Path=None, # Folder in which decoded pictures are kept; None keeps none
-) -> DataLoaders: # fastai's; table, pre and flip are kept on it
+    cache:str|Path=None, # Folder for decoded pictures and features; None keeps none
+) -> DataLoaders: # fastai's; table, pre, flip and cache are kept on it
     "From a folder, a CSV or a named data set to data loaders"
     pre = pretrained_preprocess(arch, size=size, channels=channels, crop=crop)
     if flip is None: flip = str(source) not in ('mnist', 'digits')

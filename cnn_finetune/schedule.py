@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'cosine', 'one_cycle', 'Phase', 'Plan', 'stage_costs', 'plan_from_json', 'lp_ft', 'probe', 'all_at_once',
-           'layer_decay', 'gradual', 'fastai_recipe', 'ready_plan']
+           'layer_decay', 'top', 'gradual', 'fastai_recipe', 'ready_plan']
 
 # %% ../nbs/09_schedule.ipynb #c5e9665d
 import inspect, json
@@ -52,7 +52,8 @@ class Phase:
     lr_decay:float = 1. # Each stage's share of the rate of the stage above it, in (0, 1]
     bn:str|dict = None # BN policy, or stage name to policy; None becomes `default_bn` in a plan
     inputs:str = 'images' # 'images', or 'features': what the frozen part gives, computed once
-    views:int = 0 # Augmented views of each picture among the features, besides it and its mirror
+    views:int = 0 # Augmented views of each picture among the features
+    mirrors:bool = True # Its mirror image too, where the data allow flips
     pct_start:float = .25 # Share of the phase in which the rate rises, in (0, 1)
     div:float = 25. # The first rate is 1/div of the peak; 1 with final_div 1 is a constant rate
     final_div:float = 1e4 # The last rate is 1/final_div of the first
@@ -73,6 +74,7 @@ _FIELDS = dict(
     epochs=(lambda v: isinstance(v, _WHOLE) and v >= 0, 'give 0 or more, a whole number'),
     inputs=(lambda v: v in ('images', 'features'), 'use images or features'),
     views=(lambda v: isinstance(v, _WHOLE) and v >= 0, 'use 0 or more, a whole number'),
+    mirrors=(lambda v: isinstance(v, bool), 'use True or False'),
     pct_start=(lambda v: 0 < v < 1, 'use a share between 0 and 1, such as 0.25'),
     div=(lambda v: v >= 1, 'use 1 or more'),
     final_div=(lambda v: v >= 1, 'use 1 or more'),
@@ -171,7 +173,8 @@ def _phase_macs(plan, p):
     policies, k = bn_policies(names, p.first, p.bn or 'affine'), stage_index(names, p.first)
     touched = [i for i, s in enumerate(names) if i >= k or check_bn(policies[s])[1]]
     if p.inputs == 'features':
-        below, above, rows = macs.iloc[:k].sum(), macs.iloc[k:].sum(), (plan.views + p.views)*n
+        below, above = macs.iloc[:k].sum(), macs.iloc[k:].sum()
+        rows = (plan.views**p.mirrors + p.views)*n
         return below*(rows + v) + p.epochs*above*(3*rows + v)
     training = macs.sum() + macs.iloc[k:].sum() + macs.iloc[min(touched):].sum()
     return p.epochs*(n*training + v*macs.sum())
@@ -343,6 +346,24 @@ def layer_decay(
     "Every stage from the first batch on, the lower the slower (arXiv 1801.06146)"
     return all_at_once(stages, epochs, lr, lr_decay, bn, clip, new)
 
+# %% ../nbs/09_schedule.ipynb #82cb6ae7
+def top(
+    stages:list[str], # All stages of the network, from `stage_names`
+    epochs:int=4, # Passes over the cached features with the upper stages learning
+    head_epochs:int=4, # Passes for the head alone before that
+    lr:float|dict=1e-3, # Peak rate of the head when the stages learn, or stage name to rate
+    lr_decay:float=.7, # Each stage's share of the rate of the stage above it, in (0, 1]
+    head_lr:float=3e-3, # Peak rate of the head while it trains alone
+    first:str|int=-2, # The lowest stage that learns
+    bn:str|dict=None, # BN policy then; default affine, train where there are no statistics yet
+    clip:float=.3, # Largest norm of the gradient; None for no limit
+    new:list[str]=('head',), # Stages without batch-norm statistics
+) -> Plan: # Of two phases
+    "The head, then the highest stage too, both on features: pictures go through the body once"
+    head = Phase('head', head_epochs, 'head', head_lr, inputs='features')
+    rest = Phase('top', epochs, _lowest(stages, first), lr, lr_decay, bn, 'features', clip=clip)
+    return _phases(stages, head, rest, new=new)
+
 # %% ../nbs/09_schedule.ipynb #ba4106db
 def gradual(
     stages:list[str], # All stages of the network
@@ -390,13 +411,13 @@ def fastai_recipe(
     return _phases(stages, head, body, new=new)
 
 # %% ../nbs/09_schedule.ipynb #6de18926
-METHODS = dict(lp_ft=lp_ft, probe=probe, all=all_at_once, layer_decay=layer_decay, gradual=gradual,
-               fastai=fastai_recipe)
+METHODS = dict(lp_ft=lp_ft, top=top, probe=probe, all=all_at_once, layer_decay=layer_decay,
+               gradual=gradual, fastai=fastai_recipe)
 
 def ready_plan(
     stages:list[str], # All stages of the network, from `stage_names`
     epochs:int=5, # Passes over the pictures with more than the head learning
-    method:str='lp_ft', # How: lp_ft, probe, all, layer_decay, gradual or fastai
+    method:str='lp_ft', # How: lp_ft, top, probe, all, layer_decay, gradual or fastai
     head_epochs:int=None, # Passes for the head alone before that; default the method's own
     lr:float|dict=None, # Peak rate of the head, or stage name to rate; default the method's own
     lr_decay:float=None, # Each stage's share of the rate above, in (0, 1]; default the method's own
@@ -406,8 +427,9 @@ def ready_plan(
     bn:str|dict=None, # BN policy: frozen, stats, affine, train; default affine, train if untrained
     keep:str=None, # Weights that go on to the next phase: last, or best by validation loss
     precision:str=None, # Of the stages that learn: float32, bf16, fp16; default float32
-    frozen:str=None, # Precision of the frozen stages: float32, bf16; a learner's default is what its device is fast with
+    frozen:str=None, # Precision of the frozen stages: float32, bf16; a learner measures its default
     views:int=None, # Augmented views of each picture in the phases on features; default 0
+    mirrors:bool=None, # Mirror images in those phases, where the data allow flips; default yes
     clip:float=None, # Largest norm of the gradient; default the method's own
     accumulate:int=None, # Batches whose gradients make one step; default 1
     ema:float=None, # Decay of averaged weights, in (0, 1); default no average
@@ -422,10 +444,10 @@ def ready_plan(
     if odd: raise InputError(f'{odd[0]}: the method {method} has no such argument')
     plan = make(**{k: v for k, v in given.items() if k in own})
     rest = {k: v for k, v in given.items() if k not in own}
-    views = rest.pop('views', 0)
-    if views and not any(p.inputs == 'features' for p in plan):
-        raise InputError(f'views: the method {method} has no phase on features')
-    more = {'features': dict(views=views), 'images': {}}
+    seen = {k: rest.pop(k) for k in ('views', 'mirrors') if k in rest}
+    if seen and not any(p.inputs == 'features' for p in plan):
+        raise InputError(f'{min(seen)}: the method {method} has no phase on features')
+    more = dict(features=seen, images={})
     return Plan([replace(p, **rest, **more[p.inputs]) for p in plan], stages, new)
 
 # %% ../nbs/09_schedule.ipynb #1da69694
