@@ -93,7 +93,8 @@ class Kept:
     def __call__(self,
         x:torch.Tensor, # Batch (b, c, h, w)
     ) -> torch.Tensor: # What the fixed function gives, in its precision
-        key = content_key(_bytes(x), self.name, tuple(x.shape), torch.get_num_threads())
+        place = x.device.type, torch.get_num_threads()
+        key = content_key(_bytes(x), self.name, tuple(x.shape), *place)
         def compute():
             f = self.fixed(x).to(self.dtype).cpu().contiguous()
             return f.view(torch.uint8).numpy()
