@@ -118,11 +118,12 @@ def child_calls(
     net:nn.Module, # A network
     x:torch.Tensor, # Pictures (b, c, h, w)
     forward, # What to call with x: the network itself, or one of its methods
+    parts:list=None, # (name, module) of those to watch; default the children
 ) -> tuple[list, torch.Tensor]: # A (name, module, input, output) per call, in order; the result
     "Run a network and write down what each of its children was given and gave back"
     calls = []
     def note(name): return lambda m, given, back: calls.append((name, m, (*given, None)[0], back))
-    hooks = [m.register_forward_hook(note(name)) for name, m in net.named_children()]
+    hooks = [m.register_forward_hook(note(name)) for name, m in parts or net.named_children()]
     try:
         with torch.no_grad(): return calls, forward(x)
     finally:

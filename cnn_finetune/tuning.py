@@ -21,6 +21,7 @@ from fastai.torch_core import no_random
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastprogress.fastprogress import progress_bar
+from torch import nn
 from .cache import *
 from .checkpoint import *
 from .conv import InputError
@@ -81,22 +82,24 @@ def _views(passes, n, mirror):
         start += n*(1 + both)
 
 # %% ../nbs/10_tuning.ipynb #5f900fe4
-class Kept:
+class Kept(Fixed):
     "A fixed function that looks for its answer in a cache before it computes"
     def __init__(self,
-        fixed:Fixed, # The frozen part of a network
         cache:ArrayCache, # Of the loaders
+        stages:nn.Sequential, # The frozen part of a network
+        x:torch.Tensor, # An input of it, one picture is enough
+        precision:str='float32', # float32 or bf16, in which it computes
     ):
-        self.fixed, self.cache, self.dtype = fixed, cache, fixed.dtype
-        weights = b''.join(_bytes(v) for v in fixed.state_dict().values())
-        self.name = content_key(weights, str(fixed), fixed.dtype, torch.__version__)
-    def __call__(self,
+        super().__init__(stages, x, precision)
+        weights = b''.join(_bytes(v) for v in stages.state_dict().values())
+        self.cache, self.name = cache, content_key(weights, str(self), precision, torch.__version__)
+    def forward(self,
         x:torch.Tensor, # Batch (b, c, h, w)
     ) -> torch.Tensor: # What the fixed function gives, in its precision
         place = x.device.type, torch.get_num_threads()
         key = content_key(_bytes(x), self.name, tuple(x.shape), *place)
         def compute():
-            f = self.fixed(x).to(self.dtype).cpu().contiguous()
+            f = Fixed.forward(self, x).to(self.dtype).cpu().contiguous()
             return f.view(torch.uint8).numpy()
         return torch.from_numpy(self.cache.get(key, compute)).view(self.dtype)
 
@@ -139,9 +142,9 @@ def feature_dls(self:CNNLearner,
     "Loaders for the upper stages alone: pictures as validation sees them, mirrors, augmented views"
     watch = partial(progress_bar, leave=False) if hasattr(self, 'progress') else _plainly
     stage = stage_names(self.model)[stage_index(self.model, first)]
-    below = Fixed(cut_below(self.model, stage)[0], noise(self.model, 1, self.pre.size), frozen)
+    how = cut_below(self.model, stage)[0], noise(self.model, 1, self.pre.size), frozen
     cache = getattr(self.user_dls, 'cache', None)
-    if cache: below = Kept(below, cache)
+    below = Kept(cache, *how) if cache else Fixed(*how)
     mirror = mirrors and getattr(self.user_dls, 'flip', False)
     return _loaders(self, _feature_sets(below, self.dls, views, mirror, watch), bs)
 
