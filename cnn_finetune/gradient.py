@@ -167,9 +167,8 @@ def _leanly(forward, stage, pairs):
 # %% ../nbs/07b_gradient.ipynb #c3128097
 @torch.no_grad()
 def _same_pairs(body, x):
-    modes = [(m, m.training) for m in body.modules()]
     x = x.to(next(body.parameters()).dtype)
-    pairs, expected = norm_pairs(body.eval(), x), body(x)
-    with Rewrite(pairs): found = body(x)
-    for m, mode in modes: m.training = mode
+    with evaluating(body):
+        pairs, expected = norm_pairs(body, x), body(x)
+        with Rewrite(pairs): found = body(x)
     return pairs if torch.allclose(found, expected, 1e-3, 1e-3*expected.abs().max()) else []

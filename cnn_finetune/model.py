@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['lite0_weights', 'read_weights', 'create_backbone', 'InputNorm', 'add_alpha', 'child_calls', 'WholeBody',
            'layer_chain', 'output_strides', 'stage_layers', 'create_body', 'create_head', 'head_width', 'create_cnn',
-           'stage_names', 'param_groups', 'stage_table']
+           'stage_names', 'param_groups', 'evaluating', 'stage_table']
 
 # %% ../nbs/05_model.ipynb #a9ecc513
 import math
@@ -321,7 +321,10 @@ def param_groups(
 
 # %% ../nbs/05_model.ipynb #2a6f6ae8
 @contextmanager
-def _in_eval(model):
+def evaluating(
+    model:nn.Module, # A network or a part of it
+):
+    "While this lasts every layer evaluates; afterwards each is in the mode it was in"
     modes = [(m, m.training) for m in model.modules()]
     try: yield model.eval()
     finally:
@@ -341,6 +344,6 @@ def stage_table(
     "What a network is made of, part by part"
     device, rows = next(model.parameters()).device, {}
     x = torch.zeros(1, len(model.input.mean), size, size, device=device)
-    with _in_eval(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for name, m in model.named_children(): x, rows[name] = _table_row(m, m(x), size)
     return pd.DataFrame.from_dict(rows, orient='index')

@@ -157,14 +157,12 @@ def stage_costs(
     "What there is to learn in each stage, and what one picture costs in multiply-adds"
     x, rows = torch.zeros(1, len(model.input.mean), size, size), {}
     x = x.to(next(model.parameters()).device)
-    modes = [(m, m.training) for m in model.modules()]
-    with torch.no_grad():
-        for name, part in model.eval().named_children():
+    with evaluating(model), torch.no_grad():
+        for name, part in model.named_children():
             with FlopCounterMode(display=False) as counter: x = part(x)
             norm = n_params(batch_norms(part))
             macs = counter.get_total_flops()//2
             rows[name] = dict(parameters=n_params([part]), norm=norm, macs=macs)
-    for m, mode in modes: m.training = mode
     return pd.DataFrame.from_dict(rows, orient='index').loc[stage_names(model)]
 
 # %% ../nbs/09_schedule.ipynb #77f77fc9
