@@ -6,8 +6,14 @@
 __all__ = ['ROOMS', 'public_names']
 
 # %% ../nbs/14_all.ipynb #d766ab40
-from . import conv, loss, optimizer, cache, data, model, learner, freezing, folding, gradient
-from . import rates, schedule, step, checkpoint, tuning, interpret, inference
+import gc
+_collecting = gc.isenabled()
+gc.disable()
+try:
+    from cnn_finetune import conv, loss, optimizer, cache, data, model, learner, freezing, folding
+    from cnn_finetune import gradient, rates, schedule, step, checkpoint, tuning, interpret, inference
+finally:
+    if _collecting: gc.enable()
 
 # %% ../nbs/14_all.ipynb #897a47d7
 def public_names(
