@@ -37,7 +37,8 @@ def layer_calls(
     x:torch.Tensor, # An input of it, one picture is enough
 ) -> list[tuple]: # (layer, input, output) of every call that changed something
     "What each layer is given and gives back, in order"
-    layers = [(n, m) for n, m in net.named_modules() if isinstance(m, _NORM) or not list(m.children())]
+    layers = [(n, m) for n, m in net.named_modules()
+              if isinstance(m, _NORM) or not list(m.children())]
     return [c[1:] for c in child_calls(net, x, net, layers)[0] if c[2] is not c[3]]
 
 def _pairs(calls, kinds):
@@ -50,7 +51,7 @@ def _pairs(calls, kinds):
 def norm_pairs(
     net:nn.Module, # A network or a part of it
     x:torch.Tensor, # An input of it, one picture is enough
-) -> list[tuple[nn.Module, nn.Module]]: # A convolution or linear layer, and the batch norm that follows
+) -> list[tuple[nn.Module, nn.Module]]: # A convolution or linear layer, and its batch norm
     "Which batch norms are given just what a convolution gave back, and are the only layer that is"
     return _pairs(layer_calls(net, x), _NORM)
 
@@ -59,6 +60,8 @@ def _after(norm):
     acts = [m for m in (getattr(norm, 'drop', None), getattr(norm, 'act', None)) if m is not None]
     acts = [m for m in acts if not isinstance(m, nn.Identity)]
     return acts[0] if len(acts) == 1 else nn.Sequential(*acts)
+
+def _places(net): return {m: (p, n) for p in net.modules() for n, m in p.named_children()}
 
 def _fuse(layer, norm):
     fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
@@ -73,8 +76,7 @@ def fold(
     "Fold every batch norm into the convolution before it, by (1), where the network allows"
     net = copy.deepcopy(net).eval().requires_grad_(False)
     with torch.no_grad(): expected = net(x)
-    plain, pairs = copy.deepcopy(net), norm_pairs(net, x)
-    places = {m: (p, n) for p in net.modules() for n, m in p.named_children()}
+    plain, pairs, places = copy.deepcopy(net), norm_pairs(net, x), _places(net)
     for layer, norm in pairs:
         _fuse(layer, norm)
         setattr(*places[norm], _after(norm))
@@ -125,8 +127,7 @@ def _pack(net, x):
     for m in inplace: m.inplace = False
     calls = layer_calls(net, x)
     for m in inplace: m.inplace = True
-    uses, places = Counter(m for m, _, _ in calls), {m: (p, n) for p in net.modules()
-                                                    for n, m in p.named_children()}
+    uses, places = Counter(m for m, _, _ in calls), _places(net)
     acts = {c: a for c, a in _pairs(calls, tuple(_FUSED)) if type(a) in _FUSED and uses[a] == 1}
     for conv, given, _ in calls:
         if not _packable(conv) or uses[conv] > 1: continue
