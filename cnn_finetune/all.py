@@ -10,8 +10,9 @@ import gc
 _collecting = gc.isenabled()
 gc.disable()
 try:
-    from cnn_finetune import conv, loss, optimizer, cache, data, model, learner, freezing, folding
-    from cnn_finetune import gradient, rates, schedule, step, checkpoint, tuning, interpret, inference
+    from cnn_finetune import conv, loss, optimizer, cache, data, model, learner, freezing
+    from cnn_finetune import folding, gradient, rates, schedule, step, checkpoint, tuning
+    from cnn_finetune import interpret, inference
 finally:
     if _collecting: gc.enable()
 

@@ -128,7 +128,7 @@ def _pack(net, x):
     calls = layer_calls(net, x)
     for m in inplace: m.inplace = True
     uses, places = Counter(m for m, _, _ in calls), _places(net)
-    acts = {c: a for c, a in _pairs(calls, tuple(_FUSED)) if type(a) in _FUSED and uses[a] == 1}
+    acts = {c: a for c, a in _pairs(calls, nn.Module) if type(a) in _FUSED and uses[a] == 1}
     for conv, given, _ in calls:
         if not _packable(conv) or uses[conv] > 1: continue
         setattr(*places[conv], Packed(conv, given, act := acts.get(conv)))
