@@ -73,19 +73,6 @@ def _make_room(self:ArrayCache, goal):
         except OSError: return
         self.size -= stat.st_size
 
-# %% ../nbs/03a_cache.ipynb #6bb2a6e5
-@patch
-def read(self:ArrayCache,
-    key:str, # From `content_key`
-) -> np.ndarray|None: # None where there is no whole entry
-    "What is kept under a key"
-    file = self.folder/key[:2]/key
-    try:
-        array = unpack_entry(key, file.read_bytes())
-        if array is not None: os.utime(file)
-        return array
-    except OSError: return None
-
 # %% ../nbs/03a_cache.ipynb #75f0fe64
 @patch
 def write(self:ArrayCache,
@@ -112,6 +99,19 @@ def _write_beside(file, data):
     except OSError:
         Path(part).unlink(missing_ok=True)
         raise
+
+# %% ../nbs/03a_cache.ipynb #6bb2a6e5
+@patch
+def read(self:ArrayCache,
+    key:str, # From `content_key`
+) -> np.ndarray|None: # None where there is no whole entry
+    "What is kept under a key"
+    file = self.folder/key[:2]/key
+    try:
+        array = unpack_entry(key, file.read_bytes())
+        if array is not None: os.utime(file)
+        return array
+    except OSError: return None
 
 # %% ../nbs/03a_cache.ipynb #5dcb5703
 @patch
