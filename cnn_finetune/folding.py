@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CACHE', 'noise', 'layer_calls', 'norm_pairs', 'fold', 'even_padding', 'Packed', 'pack_layers', 'threads', 'on_cores',
-           'Fixed', 'forward_times', 'has_bf16', 'fast_precision', 'cut_below', 'fixed_below']
+           'Fixed', 'forward_times', 'has_bf16', 'quicker', 'fast_precision', 'cut_below', 'fixed_below']
 
 # %% ../nbs/07a_folding.ipynb #39a7a2fb
-import copy, math, os, time
+import copy, os, time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from timm.layers import Conv2dSame, get_same_padding
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from fastcore.basics import patch
 from .conv import InputError
 from .model import *
 
@@ -174,8 +175,6 @@ def on_cores(
     with threads(n): return list(_POOLS[n].map(f, parts))
 
 # %% ../nbs/07a_folding.ipynb #575e9950
-CACHE = 2**20
-
 class Fixed(nn.Module):
     "Stages that do not learn, as a function: folded, channels last, without gradient"
     def __init__(self,
@@ -189,47 +188,57 @@ class Fixed(nn.Module):
         inputs = [m for m in net if isinstance(m, InputNorm)]
         self.input, self.net = nn.Sequential(*inputs), net[len(inputs):].to(self.dtype)
         with threads(1): self.part, self.one = pack_layers(self.net, self.entered(x)), None
-    def entered(self,
-        x:torch.Tensor, # Input of the lowest stage
-    ) -> torch.Tensor: # The same as the layers want it
-        "Normalised in float32, then rounded; channels last"
-        x = self.input(x.float()).to(self.dtype)
-        return x.contiguous(memory_format=torch.channels_last)
-    def forward(self,
-        x:torch.Tensor, # Input of the lowest stage, of the size that it was made with
-    ) -> torch.Tensor: # float32 output of the highest
-        if x.shape[2:] != self.size:
-            made, given = (' x '.join(map(str, size)) for size in (self.size, x.shape[2:]))
-            raise InputError(f'size: made for {made} pixels, given {given}; make another Fixed')
-        n = torch.get_num_threads()
-        if x.device.type != 'cpu': return self.some(x)
-        if len(x) == 1 < n:
-            if self.one is None: self.one = pack_layers(self.net, self.entered(x))
-            return self.some(x, self.one)
-        rows = min(CACHE//(x[0, 0].numel()*self.dtype.itemsize), -(-len(x)//n))
-        return torch.cat(on_cores(self.some, x.split(max(1, rows))))
-    def some(self,
-        x:torch.Tensor, # As many as fit into the cache together
-        net:nn.Module=None, # The layers; default those packed for one thread
-    ) -> torch.Tensor: # Their output
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            return (net or self.part)(self.entered(x)).float()
+
+# %% ../nbs/07a_folding.ipynb #c232b947
+@patch
+def entered(self:Fixed,
+    x:torch.Tensor, # Input of the lowest stage
+) -> torch.Tensor: # The same as the layers want it
+    "Normalised in float32, then rounded; channels last"
+    x = self.input(x.float()).to(self.dtype)
+    return x.contiguous(memory_format=torch.channels_last)
+
+@patch
+def some(self:Fixed,
+    x:torch.Tensor, # As many as fit into the cache together
+    net:nn.Module=None, # The layers; default those packed for one thread
+) -> torch.Tensor: # Their output, float32
+    "The answer for a part of a batch, on the thread that asks"
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        return (net or self.part)(self.entered(x)).float()
+
+# %% ../nbs/07a_folding.ipynb #243d1401
+CACHE = 2**20
+
+@patch
+def forward(self:Fixed,
+    x:torch.Tensor, # Input of the lowest stage, of the size that it was made with
+) -> torch.Tensor: # Output of the highest, float32
+    "The answer for a batch, its parts side by side"
+    if x.shape[2:] != self.size:
+        made, given = (' x '.join(map(str, size)) for size in (self.size, x.shape[2:]))
+        raise InputError(f'size: made for {made} pixels, given {given}; make another Fixed')
+    n = torch.get_num_threads()
+    if x.device.type != 'cpu': return self.some(x)
+    if len(x) == 1 < n:
+        if self.one is None: self.one = pack_layers(self.net, self.entered(x))
+        return self.some(x, self.one)
+    rows = min(CACHE//(x[0, 0].numel()*self.dtype.itemsize), -(-len(x)//n))
+    return torch.cat(on_cores(self.some, x.split(max(1, rows))))
 
 # %% ../nbs/07a_folding.ipynb #80808228
 def forward_times(
     net:nn.Sequential, # Lower part of a network, made by `create_cnn`
     x:torch.Tensor, # A batch for it
-    repeats:int=3, # The fastest counts
-) -> pd.Series: # Seconds for one batch, by precision
+    turns:int=5, # How often each is timed
+) -> pd.DataFrame: # Seconds for one batch, a row for a turn, a column for a precision
     "How long a fixed network takes in each precision; one that it cannot compute is left out"
-    nets, times = {}, {}
+    nets = {}
     for p in ('float32', 'bf16'):
         try: f, fine = (f := Fixed(net, x[:1], p)), f(x).isfinite().all()
         except (RuntimeError, NotImplementedError): continue
         if fine: nets[p] = f
-    for _ in range(repeats):
-        for p, f in nets.items(): times.setdefault(p, []).append(_seconds(f, x))
-    return pd.Series({p: min(t) for p, t in times.items()})
+    return pd.DataFrame([{p: _seconds(f, x) for p, f in nets.items()} for _ in range(turns)])
 
 def _seconds(f, x):
     start = time.perf_counter()
@@ -250,20 +259,26 @@ def has_bf16(
 
 _CHOSEN = {}
 
+def quicker(
+    times, # Function without arguments that gives seconds as `forward_times` does
+    model:nn.Module, # The network that it times
+    *what, # What else the times depend on, such as the size of the pictures
+) -> str: # float32 or bf16
+    "The precision that pays on the device of a network, measured once in a process"
+    device = next(model.parameters()).device
+    key = str(model), device, torch.get_num_threads(), *what
+    if key not in _CHOSEN:
+        taken = times() if has_bf16(device) else {}
+        fast = 'bf16' in taken and (taken['bf16']/taken['float32']).median() < .8
+        _CHOSEN[key] = 'bf16' if fast else 'float32'
+    return _CHOSEN[key]
+
 def fast_precision(
     model:nn.Sequential, # Made by `create_cnn`
     size:int, # Of the pictures, pixels
 ) -> str: # float32 or bf16
-    "The precision for the frozen part of a network on its device, measured once in a process"
-    x = noise(model, 8, size)
-    key = str(model[:-1]), size, x.device, torch.get_num_threads()
-    if key not in _CHOSEN: _CHOSEN[key] = _measured(model[:-1], x)
-    return _CHOSEN[key]
-
-def _measured(body, x):
-    if not has_bf16(x.device): return 'float32'
-    times = forward_times(body, x)
-    return 'bf16' if times.get('bf16', math.inf) < .8*times.float32 else 'float32'
+    "The precision for the frozen part of a network on its device"
+    return quicker(lambda: forward_times(model[:-1], noise(model, 8, size)), model, size)
 
 # %% ../nbs/07a_folding.ipynb #345d334f
 def cut_below(
