@@ -6,9 +6,9 @@
 __all__ = ['MEMORY', 'CHECKPOINT', 'feature_room', 'body_features', 'Kept', 'FeatureLoader', 'Planned']
 
 # %% ../nbs/10_tuning.ipynb #5d09f8e6
-import math, os, tempfile, warnings
+import gc, math, os, tempfile, warnings
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -179,10 +179,10 @@ def on_features(self:CNNLearner,
     frozen:str='float32', # Precision of the stages below: float32, bf16
     views:int=0, # Augmented views of each training picture
     mirrors:bool=True, # Its mirror image too, where the data allow flips
+    lower:tuple=None, # Features there are already: loaders, and the stage that they are handed to
 ):
     "While this lasts the learner is its upper stages, and its data are what those are given"
     whole, k = (self.model, self.dls), stage_index(self.model, first)
-    lower = vars(self).get('lower')
     self.dls = (self.lifted_dls(*lower, first, frozen) if lower
                 else self.feature_dls(first, frozen, views, mirrors))
     self.model = cut_below(self.model, stage_names(self.model)[k])[1]
@@ -215,13 +215,14 @@ def _steps_of(phase):
 def fit_phase(self:CNNLearner,
     phase:Phase, # What learns, how long, at which rates
     *cbs:Callback, # Further callbacks for this phase
+    lower:tuple=None, # Features there are already, as in `on_features`
 ) -> CNNLearner: # The same learner
     "Carry out one phase of a plan; a loss that is no number ends it with an error"
     self.freeze_to(phase.first, phase.bn)
     self.history.phase, guard = phase.name, Guard()
     rates = phase_lrs(self.model, phase.lr, phase.lr_decay, phase.first, self.freezing.bn)
     if phase.inputs == 'features':
-        below = self.on_features(phase.first, phase.frozen, phase.views, phase.mirrors)
+        below = self.on_features(phase.first, phase.frozen, phase.views, phase.mirrors, lower)
     else:
         lowest = lowest_changing(self.model, phase.first, self.freezing.bn)
         below = fixed_below(self.model, self.pre.size, lowest, phase.frozen)
@@ -254,15 +255,11 @@ def _runs(plan):
     def kind(i): return plan[i].inputs, plan[i].frozen, plan[i].views, plan[i].mirrors
     return [list(run) for _, run in groupby(range(len(plan)), kind)]
 
-@contextmanager
 def _shared(learn, phases, seed):
-    firsts, p = sorted({stage_index(learn.model, p.first) for p in phases}), phases[0]
-    if p.inputs == 'features' and len(firsts) > 1:
-        learn.dls, base = own_dls(learn.user_dls, seed), stage_names(learn.model)[firsts[0]]
-        with no_random(seed):
-            learn.lower = learn.feature_dls(base, p.frozen, p.views, p.mirrors), base
-    try: yield
-    finally: vars(learn).pop('lower', None)
+    firsts, p = {stage_index(learn.model, p.first) for p in phases}, phases[0]
+    if p.inputs == 'images' or len(firsts) == 1: return None
+    learn.dls, base = own_dls(learn.user_dls, seed), stage_names(learn.model)[min(firsts)]
+    with no_random(seed): return learn.feature_dls(base, p.frozen, p.views, p.mirrors), base
 
 # %% ../nbs/10_tuning.ipynb #aafad1c7
 def _carry_out(learn, plan, file, about, every, state):
@@ -271,12 +268,14 @@ def _carry_out(learn, plan, file, about, every, state):
     if state: learn.history.rows = state['history']
     for run in _runs(plan):
         if run[-1] < start: continue
-        with _shared(learn, [plan[i] for i in run], learn.seed + run[0]):
-            for i in run[max(0, start - run[0]):]:
-                learn.dls = own_dls(learn.user_dls, learn.seed + i)
-                from_here = state if i == start else None
-                write = [Checkpoints(file, learn.model, about, i, every, from_here)] if file else []
-                with no_random(learn.seed + i): learn.fit_phase(plan[i], *write)
+        lower = _shared(learn, [plan[i] for i in run], learn.seed + run[0])
+        for i in run[max(0, start - run[0]):]:
+            learn.dls = own_dls(learn.user_dls, learn.seed + i)
+            from_here = state if i == start else None
+            write = [Checkpoints(file, learn.model, about, i, every, from_here)] if file else []
+            with no_random(learn.seed + i): learn.fit_phase(plan[i], *write, lower=lower)
+        del lower
+        gc.collect()
     if start == len(plan): learn.freeze_to(plan[-1].first, plan[-1].bn)
     end = dict(place=(len(plan), 0, 0), model=learn.model.state_dict(), history=learn.history.rows)
     if file: write_state(file, about | end)
@@ -306,15 +305,21 @@ def fit_plan(self:CNNLearner,
 @patch
 @delegates(ready_plan, but=['new'])
 def fine_tune(self:CNNLearner,
-    epochs:int=5, # Passes over the pictures with more than the head learning
+    epochs:int=None, # Passes that train more than the head; default 5, top 4, more if few batches
     save:str|Path=None, # Folder for the plan and a checkpoint after each epoch
     resume:str|Path=None, # Folder of such a run, to go on with
     every:int=None, # Batches between two checkpoints, if epochs are long
     **kwargs, # Further arguments of `ready_plan`
 ) -> CNNLearner: # The same learner
     "Train the head on the frozen body, then let the upper stages learn too, each at its own rate"
-    if resume and kwargs.get('frozen') is None: kwargs['frozen'] = _plan_of(resume)[0].frozen
-    return self.fit_plan(self.plan(epochs, **kwargs), save, resume, every)
+    plan = self.plan(epochs, **kwargs)
+    measured = {'frozen', 'precision'} - {k for k, v in kwargs.items() if v is not None}
+    if resume: _as_before(plan, _plan_of(resume), measured)
+    return self.fit_plan(plan, save, resume, every)
+
+def _as_before(plan, saved, fields):
+    for i, (p, old) in enumerate(zip(plan, saved)):
+        plan[i] = replace(p, **{k: getattr(old, k) for k in fields})
 
 # %% ../nbs/10_tuning.ipynb #4cab7bc7
 def _new_run(file, plan):
