@@ -468,9 +468,9 @@ def _check_loading(bs, num_workers):
         raise InputError(f'num_workers: {num_workers}; use 0 or more')
 
 def _loaders(block, rows, bs, num_workers):
-    bs = min(bs, int(rows.split.eq('train').sum()))
-    if num_workers is None: num_workers = min(8, os.cpu_count())
-    return block.dataloaders(rows, bs=bs, num_workers=num_workers)
+    n = int(rows.split.eq('train').sum())
+    if num_workers is None: num_workers = min(8, os.cpu_count(), n//128)
+    return block.dataloaders(rows, bs=min(bs, n), num_workers=num_workers)
 
 # %% ../nbs/04_data.ipynb #792c1fc2
 def table_dls(
@@ -482,7 +482,7 @@ def table_dls(
     augment:bool=True, # Random crops in training, and mirrors with flip; False turns both off
     flip:bool=True, # Mirror half of the training pictures; wrong where left and right differ
     bad:str='raise', # Unreadable pictures: 'raise' or 'skip'
-    num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
+    num_workers:int=None, # Processes that decode; default one for 128 pictures, cores or 8 at most
     cache:str|Path=None, # Folder for decoded pictures and features; None keeps none
 ) -> DataLoaders: # fastai's; table, pre, flip and cache are kept on it
     "Audit a table, split it, and make data loaders of it with fastai's DataBlock"
@@ -511,7 +511,7 @@ def image_dls(
     file_col:str='file', # CSV: column with the picture files
     label_col:str='label', # CSV: column with the class names
     bad:str='raise', # Unreadable pictures: 'raise' or 'skip'
-    num_workers:int=None, # Processes that decode; default the processor's cores, 8 at most
+    num_workers:int=None, # Processes that decode; default one for 128 pictures, cores or 8 at most
     cache:str|Path=None, # Folder for decoded pictures and features; None keeps none
 ) -> DataLoaders: # fastai's; table, pre, flip and cache are kept on it
     "From a folder, a CSV or a named data set to data loaders"
