@@ -10,7 +10,7 @@ import gc
 _collecting = gc.isenabled()
 gc.disable()
 try:
-    from cnn_finetune import conv, loss, optimizer, cache, data, model, learner, freezing
+    from cnn_finetune import core, conv, loss, optimizer, cache, data, model, learner, freezing
     from cnn_finetune import folding, gradient, rates, schedule, step, checkpoint, tuning
     from cnn_finetune import interpret, inference
 finally:
@@ -30,7 +30,7 @@ def public_names(
     return names
 
 # %% ../nbs/14_all.ipynb #384c9004
-ROOMS = (conv, loss, optimizer, cache, data, model, learner,
+ROOMS = (core, conv, loss, optimizer, cache, data, model, learner,
          freezing, folding, gradient, rates, schedule, step, checkpoint, tuning, interpret,
          inference)
 _names = public_names(ROOMS)

@@ -15,8 +15,9 @@ from fastai.torch_core import get_random_states, set_random_states
 from fastcore.basics import patch
 from fastcore.foundation import L
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from .conv import InputError, n_params
+from safetensors.torch import save
+from .conv import n_params
+from .core import *
 from .freezing import *
 from .learner import *
 from .model import *
@@ -61,16 +62,12 @@ def write_state(
 ):
     "Write a tree to one safetensors file; if that fails the old file is still there"
     file, tensors = Path(file), {}
-    text, part = json.dumps(pack(tree, tensors)), file.with_name(f'.{file.name}.part')
-    try:
-        save_file(tensors, part, {'tree': text})
-        with open(part, 'rb+') as f: os.fsync(f.fileno())
-        os.replace(part, file)
-    except (OSError, SafetensorError) as e:
+    text = json.dumps(pack(tree, tensors))
+    try: write_whole(file, save(tensors, {'tree': text}))
+    except OSError as e:
         last = 'the last checkpoint is intact' if file.is_file() else 'there is no earlier one'
         raise OSError(f'{file}: cannot be written ({e}); free some space or choose another '
                       f'folder; {last}') from None
-    finally: part.is_file() and part.unlink()
 
 # %% ../nbs/09b_checkpoint.ipynb #421de2a2
 def read_state(

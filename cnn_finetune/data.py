@@ -22,7 +22,7 @@ from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage, PILImageBW
 from PIL import Image, ImageOps
 from .cache import *
-from .conv import InputError
+from .core import *
 
 # %% ../nbs/04_data.ipynb #d234c75f
 def _n_valid(n_c, p):

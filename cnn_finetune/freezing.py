@@ -11,7 +11,7 @@ import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastcore.basics import patch
 from torch import nn
-from .conv import InputError
+from .core import *
 from .learner import *
 from .model import *
 

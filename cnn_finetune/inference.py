@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from .conv import InputError
+from safetensors.torch import load_file, save
+from .core import *
 from .data import *
 from .folding import *
 from .model import *
@@ -63,10 +63,10 @@ def write_bundle(
 ):
     "Weights as safetensors, everything else as JSON"
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(state, folder/'model.safetensors')
+    write_whole(folder/'model.safetensors', save(state))
     about = dict(format=FORMAT, arch=arch, hidden=head_width(model.head), classes=list(vocab))
     text = json.dumps(about | dict(preprocess=asdict(pre)), indent=1, ensure_ascii=False)
-    (folder/'bundle.json').write_text(text, encoding='utf-8')
+    write_whole(folder/'bundle.json', text.encode())
 
 # %% ../nbs/12_inference.ipynb #f8194289
 def save_bundle(

@@ -10,7 +10,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from .conv import InputError
+from .core import *
 from .learner import *
 
 # %% ../nbs/11_interpret.ipynb #ef7b8a4b

@@ -18,7 +18,7 @@ from fastai.metrics import accuracy
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import no_random
 from fastcore.basics import patch
-from .conv import InputError
+from .core import *
 from .data import *
 from .model import *
 

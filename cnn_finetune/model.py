@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd, timm, torch, torchvision
 from safetensors.torch import load_file
 from torch import nn
-from .conv import InputError, n_params
+from .conv import n_params
+from .core import *
 from .data import *
 
 # %% ../nbs/05_model.ipynb #0ac5f409

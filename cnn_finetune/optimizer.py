@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from math import inf
 import torch
 from torch import Tensor
-from .conv import InputError, _is_real, _whole
+from .conv import _is_real, _whole
+from .core import *
 
 # %% ../nbs/03_optimizer.ipynb #cb7f24d2
 def _check_number(name, x):

@@ -13,7 +13,7 @@ from itertools import chain, count, islice
 import matplotlib.pyplot as plt, numpy as np, torch
 from fastai.torch_core import no_random
 from fastcore.basics import patch
-from .conv import InputError
+from .core import *
 from .freezing import *
 from .learner import *
 from .model import *

@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch.utils.flop_counter import FlopCounterMode
-from .conv import InputError, n_params
+from .conv import n_params
+from .core import *
 from .folding import *
 from .freezing import *
 from .gradient import *
@@ -128,6 +129,7 @@ class Plan(list):
     ):
         super().__init__()
         self.stages, self.costs, self.pictures, self.views = list(stages), costs, pictures, views
+        self.settings = {}
         for p in phases:
             if p.bn is None: p = replace(p, bn=default_bn(self.stages, p.first, new))
             moving = bn_policies(self.stages, p.first, p.bn)
@@ -430,8 +432,8 @@ def ready_plan(
     patience:int=None, # End a phase after so many epochs without a lower validation loss
     bn:str|dict=None, # BN policy: frozen, stats, affine, train; default affine, train if untrained
     keep:str=None, # Weights that go on to the next phase: last, or best by validation loss
-    precision:str=None, # Of the stages that learn: float32, bf16, fp16; a learner measures its own
-    frozen:str=None, # Precision of the frozen stages: float32, bf16; a learner measures its own
+    precision:str=None, # Of the stages that learn: float32, bf16, fp16; a learner has a rule
+    frozen:str=None, # Precision of the frozen stages: float32, bf16; a learner has a rule
     views:int=None, # Augmented views of each picture in the phases on features; default 0
     mirrors:bool=None, # Mirror images in those phases, where the data allow flips; default yes
     clip:float=None, # Largest norm of the gradient; default the method's own
@@ -452,7 +454,11 @@ def ready_plan(
     if seen and not any(p.inputs == 'features' for p in plan):
         raise InputError(f'{min(seen)}: the method {method} has no phase on features')
     more = dict(features=seen, images={})
-    return Plan([replace(p, **rest, **more[p.inputs]) for p in plan], stages, new)
+    plan = Plan([replace(p, **rest, **more[p.inputs]) for p in plan], stages, new)
+    ours = set(inspect.signature(ready_plan).parameters) - {'stages', 'new'}
+    settings = {k: p.default for k, p in own.items()} | given | dict(method=method)
+    plan.settings = {k: v for k, v in settings.items() if k in ours and v is not None}
+    return plan
 
 # %% ../nbs/09_schedule.ipynb #1da69694
 @patch
@@ -462,19 +468,21 @@ def plan(self:CNNLearner,
     **kwargs, # Further arguments of `ready_plan`
 ) -> Plan: # What `fine_tune` with the same arguments will do
     "What is going to happen; nothing trains"
-    if kwargs.get('frozen') is None: kwargs['frozen'] = fast_precision(self.model, self.pre.size)
-    plan = ready_plan(stage_names(self.model), epochs, new=new_stages(self.model), **kwargs)
-    if kwargs.get('precision') is None: plan[:] = [_in_measured(self, p) for p in plan]
-    if epochs is None: plan[-1] = _long_enough(plan[-1], len(self.dls.train))
+    rules = dict(frozen=fast_precision, precision=step_precision)
+    chosen = {k: rule(self.model, self.pre.size) for k, rule in rules.items()
+              if kwargs.get(k) is None}
+    stages, new = stage_names(self.model), new_stages(self.model)
+    settings = dict(epochs=epochs) | kwargs | chosen
+    plan = ready_plan(stages, new=new, **settings)
+    if epochs is None:
+        more = _long_enough(plan[-1], len(self.dls.train)) - plan[-1].epochs
+        plan = ready_plan(stages, new=new, **plan.settings | dict(
+            epochs=plan.settings['epochs'] + more))
     plan.costs = stage_costs(self.model, self.pre.size)
     plan.views = 1 + getattr(self.user_dls, 'flip', False)
     plan.pictures = len(self.dls.train_ds), len(self.dls.valid_ds)
     return plan
 
-def _in_measured(learn, p):
-    if p.first == 'head': return p
-    return replace(p, precision=step_precision(learn.model, learn.pre.size, p.first))
-
 def _long_enough(p, batches):
-    if p.first == 'head': return p
-    return replace(p, epochs=max(p.epochs, min(30, -(-60//max(batches, 1)))))
+    if p.first == 'head': return p.epochs
+    return max(p.epochs, min(30, -(-60//max(batches, 1))))

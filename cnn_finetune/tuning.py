@@ -24,7 +24,7 @@ from fastprogress.fastprogress import progress_bar
 from torch import nn
 from .cache import *
 from .checkpoint import *
-from .conv import InputError
+from .core import *
 from .data import *
 from .folding import *
 from .freezing import *
@@ -313,8 +313,8 @@ def fine_tune(self:CNNLearner,
 ) -> CNNLearner: # The same learner
     "Train the head on the frozen body, then let the upper stages learn too, each at its own rate"
     plan = self.plan(epochs, **kwargs)
-    measured = {'frozen', 'precision'} - {k for k, v in kwargs.items() if v is not None}
-    if resume: _as_before(plan, _plan_of(resume), measured)
+    decided = {'frozen', 'precision'} - {k for k, v in kwargs.items() if v is not None}
+    if resume: _as_before(plan, _plan_of(resume), decided)
     return self.fit_plan(plan, save, resume, every)
 
 def _as_before(plan, saved, fields):
@@ -327,7 +327,7 @@ def _new_run(file, plan):
         f'resume={str(file.parent)!r}, or give a new folder')
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        (file.parent/'plan.json').write_text(plan.to_json(), encoding='utf-8')
+        write_whole(file.parent/'plan.json', plan.to_json().encode())
     except OSError as e: raise OSError(f'save: {file.parent} cannot be written ({e}); '
                                        'give another folder') from None
 
