@@ -9,7 +9,7 @@ __all__ = ['log_sum_exp', 'log_softmax', 'softmax', 'smooth_targets', 'class_wei
 # %% ../nbs/02_loss.ipynb #5f93d6bf
 import math
 import numpy as np, torch
-from .conv import _is_real, _whole
+from .convolution import _is_real, _whole
 from .core import *
 
 # %% ../nbs/02_loss.ipynb #c5f85694

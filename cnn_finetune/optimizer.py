@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 import torch
 from torch import Tensor
-from .conv import _is_real, _whole
+from .convolution import _is_real, _whole
 from .core import *
 
 # %% ../nbs/03_optimizer.ipynb #cb7f24d2
