@@ -5,9 +5,11 @@ usage: python .ci/site.py [--quarto]
 nbdev processes the notebooks, with the processors that pyproject.toml names in doc_procs. Without Quarto, smalldocs
 turns them into pages, from the same _quarto.yml; with --quarto, `quarto render` does, its messages are shown, and a
 warning counts as a problem. The two name pages alike: 04_data.ipynb becomes data.html. Then the pages are checked:
-every link, anchor and image resolves, nothing is requested from another host, and KaTeX typesets every formula.
+every link, anchor and image resolves, no anchor is there twice, nothing is requested from another host, and KaTeX
+typesets every formula.
 """
 import json, os, posixpath, re, shutil, subprocess, sys, tempfile
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -137,14 +139,15 @@ class Page(HTMLParser):
     "The ids, link targets, fetched addresses, style sheets and formulas of one built page."
     def __init__(self, text):
         super().__init__()
-        self.ids, self.targets, self.fetched, self.styles, self.formulas = set(), [], [], [], []
+        self.ids, self.targets, self.fetched, self.styles, self.formulas = Counter(), [], [], [], []
         self.style, self.formula = False, None
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attrs = {k: v or '' for k, v in attrs}
         classes = attrs.get('class', '').split()
-        self.ids |= {attrs[k] for k in ('id', 'name') if attrs.get(k)}
+        names = [attrs.get('id'), attrs.get('name') if tag == 'a' else None]
+        self.ids.update({name for name in names if name})
         self.targets += [attrs[k] for k in ('href', 'src') if attrs.get(k)]
         rels = set(attrs.get('rel', '').split())
         self.fetched += [v for k, v in attrs.items() if (tag, k) in FETCHED and (tag != 'link' or rels & FETCHED_RELS)]
@@ -178,6 +181,13 @@ def dead_links(out, pages):
             if missing or (anchor and goal in pages and anchor not in pages[goal].ids):
                 dead.append(f'{path.relative_to(out)}: no such target: {target}')
     return sorted(set(dead)), count
+
+
+def double_anchors(out, pages):
+    "Anchors that a page has twice, so that a link may lead to the wrong place."
+    for path, this in pages.items():
+        for anchor, count in this.ids.items():
+            if count > 1: yield f'{path.relative_to(out)}: {count} places are called #{anchor}'
 
 
 def css_targets(text):
@@ -225,7 +235,7 @@ def main():
     pages = {p.resolve(): Page(p.read_text(encoding='utf-8')) for p in out.rglob('*.html')}
     dead, links = dead_links(out, pages)
     formula_problems, formulas = untypeset(out, pages)
-    problems += dead + list(foreign(out, pages)) + formula_problems
+    problems += dead + list(double_anchors(out, pages)) + list(foreign(out, pages)) + formula_problems
     print('\n'.join(problems))
     print(f'{len(pages)} pages, {links} links inside the site, {formulas}, {len(problems)} problems')
     sys.exit(1 if problems else 0)
