@@ -2,7 +2,7 @@
 
 usage: python .ci/checks.py [--list] [--no-install] [CHECK ...]
 """
-import argparse, importlib, json, os, re, subprocess, sys, tempfile, time
+import argparse, importlib, json, os, re, subprocess, sys, tempfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -115,6 +115,22 @@ def check_front():
     return sh('python .ci/front.py').strip()
 
 
+def check_wheel():
+    "The wheel holds every module, and works outside the clone."
+    with tempfile.TemporaryDirectory() as folder:
+        sh(f'pip wheel . --no-deps --quiet --wheel-dir "{folder}"')
+        wheel = next(Path(folder).glob('*.whl'))
+        installed = Path(folder)/'installed'
+        zipfile.ZipFile(wheel).extractall(installed)
+        missing = [path.name for path in tracked()
+                   if path.parent == ROOT/'cnn_finetune' and not (installed/path.relative_to(ROOT)).is_file()]
+        if missing: raise Failure(f'{wheel.name} lacks {", ".join(missing)}')
+        code = 'import cnn_finetune.all as a; from cnn_finetune.cli import main; print(a.__file__); main(["--help"])'
+        said = sh(f"PYTHONPATH='{installed}' python -c '{code}'", cwd=folder)
+        if str(installed) not in said: raise Failure(f'the package was not taken from the wheel:\n{said}')
+        return wheel.name
+
+
 def check_size():
     "No notebook is over the limit."
     large = [f'{p.relative_to(ROOT)}: {p.stat().st_size // 1024} KiB' for p in notebooks()
@@ -185,8 +201,8 @@ def checks(install_too):
     steps += [('demo', check_demo), ('help', check_help)]
     if install_too: steps += [('install-dev', lambda: install('dev'))]
     steps += [('export', check_export), ('clean', check_clean), ('readme', check_readme),
-              ('front', check_front), ('size', check_size), ('paths', check_paths),
-              ('site', check_site)]
+              ('front', check_front), ('wheel', check_wheel), ('size', check_size),
+              ('paths', check_paths), ('site', check_site)]
     return steps
 
 
