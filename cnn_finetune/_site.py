@@ -96,12 +96,12 @@ def page_cells(
 
 # %% ../nbs/site.ipynb #201e7ea3
 def _module(nb):
-    found = [c.directives_ for c in nb.cells if 'default_exp' in c.directives_]
-    return found[0]['default_exp'] if found else ''
+    found = [c.directives_.get('default_exp') for c in nb.cells]
+    return next(filter(None, found), '')
 
 def _anchors(nb):
-    text = '\n'.join(c.source for c in nb.cells if c.cell_type == 'markdown')
-    titles = re.findall(r'(?m)^#+ +(.+?)\s*$', text)
+    texts = [c.source for c in nb.cells if c.cell_type == 'markdown']
+    titles = re.findall(r'(?m)^#+ +(.+?)\s*$', '\n'.join(texts))
     names = {re.sub(r'\W+', '-', t.lower()).strip('-') for t in titles}
     return names | {c.directives_.get('label') for c in nb.cells}
 
@@ -110,8 +110,8 @@ def _is_exported(cell):
 
 def _is_seen(cell):
     gone = {'export', 'exporti', 'hide', 'default_exp'}
-    code = cell.cell_type == 'code'
-    return not (code and (gone & set(cell.directives_) or not cell.source.strip()))
+    if cell.cell_type != 'code': return True
+    return bool(cell.source.strip()) and not gone & set(cell.directives_)
 
 def _names(node):
     name = showdoc_nm(node)
@@ -132,5 +132,6 @@ def html_tables(
     for output in cell.get('outputs', []):
         data = output.get('data', {})
         if 'text/html' not in data: continue
-        html = ''.join(data.pop('text/html'))
-        data.setdefault('text/markdown', f'```{{=html}}\n{html.strip()}\n```\n')
+        html = ''.join(data.pop('text/html')).strip()
+        raw = f'```{{=html}}\n{html}\n```\n'
+        data.setdefault('text/markdown', raw)
