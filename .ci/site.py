@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 from nbdev.config import get_config, nbpath2html
-from nbdev.quarto import refresh_quarto_yml
+from nbdev.quarto import _fix_quarto_nav, refresh_quarto_yml
 from nbdev.serve import proc_nbs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,6 +130,7 @@ def with_quarto(processed, out):
     if process.returncode: sys.exit(f'quarto render ended with {process.returncode}')
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(processed/out.name, out)
+    _fix_quarto_nav(out)  # without it a script of Quarto breaks the links to index.html.md; nbdev-docs does the same
     return problems
 
 
