@@ -2,7 +2,7 @@
 
 usage: python .ci/checks.py [--list] [--no-install] [CHECK ...]
 """
-import argparse, importlib, json, os, re, subprocess, sys, tempfile, time
+import argparse, importlib, json, os, re, subprocess, sys, tempfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,8 +104,29 @@ def check_clean():
 
 
 def check_readme():
-    "README.md is nbs/index.ipynb rendered."
+    "README.md and CONTRIBUTING.md are their notebooks rendered."
     sh('python .ci/readme.py')
+
+
+def check_front():
+    "The headline and the figure of the front page are the stored result of the benchmark."
+    return sh('python .ci/front.py').strip()
+
+
+def check_wheel():
+    "The wheel holds every module, and works outside the clone."
+    with tempfile.TemporaryDirectory() as folder:
+        sh(f'pip wheel . --no-deps --quiet --wheel-dir "{folder}"')
+        wheel = next(Path(folder).glob('*.whl'))
+        installed = Path(folder)/'installed'
+        zipfile.ZipFile(wheel).extractall(installed)
+        missing = [path.name for path in tracked()
+                   if path.parent == ROOT/'cnn_finetune' and not (installed/path.relative_to(ROOT)).is_file()]
+        if missing: raise Failure(f'{wheel.name} lacks {", ".join(missing)}')
+        code = 'import cnn_finetune.all as a; from cnn_finetune.cli import main; print(a.__file__); main(["--help"])'
+        said = sh(f"PYTHONPATH='{installed}' python -c '{code}'", cwd=folder)
+        if str(installed) not in said: raise Failure(f'the package was not taken from the wheel:\n{said}')
+        return wheel.name
 
 
 def check_size():
@@ -143,7 +164,7 @@ def check_paths():
 
 
 def check_site():
-    "The site builds without a warning and each link, anchor and picture in it resolves."
+    "The site builds without a warning; links resolve, formulas typeset, no other host is asked."
     if sys.version_info < (3, 11):
         return 'not run: smalldocs needs Python 3.11'
     return sh('python .ci/site.py').strip().splitlines()[-1]
@@ -178,7 +199,8 @@ def checks(install_too):
     steps += [('demo', check_demo), ('help', check_help)]
     if install_too: steps += [('install-dev', lambda: install('dev'))]
     steps += [('export', check_export), ('clean', check_clean), ('readme', check_readme),
-              ('size', check_size), ('paths', check_paths), ('site', check_site)]
+              ('front', check_front), ('wheel', check_wheel), ('size', check_size),
+              ('paths', check_paths), ('site', check_site)]
     return steps
 
 

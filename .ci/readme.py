@@ -1,15 +1,16 @@
-"""README.md is nbs/index.ipynb rendered: check that the two agree, or write it.
+"""README.md and CONTRIBUTING.md are notebooks rendered: check that they agree, or write them.
 
 usage: python .ci/readme.py [--write]
 """
 import difflib, posixpath, re, sys
 from pathlib import Path
+from textwrap import indent
 
 import nbformat
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
-INDEX, README = ROOT/'nbs/index.ipynb', ROOT/'README.md'
+RENDERED = {'README.md': 'nbs/index.ipynb', 'CONTRIBUTING.md': 'nbs/contributing.ipynb'}
 DIRECTIVE = re.compile(r'^#\|\s*([\w-]+):?\s*(.*)$')
 LINK = re.compile(r'(\]\()(?!\w+:|#|/)([^)\s]+)')  # the target of a relative Markdown link
 
@@ -23,6 +24,12 @@ def directives(cell):
     return found, '\n'.join(lines)
 
 
+def output_alone(cell):
+    "A Markdown cell with what a cell printed, for `#| echo: false`."
+    text = ''.join(o.text for o in cell.outputs if o.output_type == 'stream')
+    return nbformat.v4.new_markdown_cell(indent(text.rstrip(), '    '))
+
+
 def shown(notebook):
     "The notebook as its readers see it: hidden cells and directives left out."
     cells = []
@@ -31,7 +38,7 @@ def shown(notebook):
         hidden = {'hide', 'default_exp', 'export', 'exporti'} & set(found) and cell.cell_type == 'code'
         if hidden or found.get('include') == 'false' or cell.cell_type == 'raw': continue
         if found.get('output') == 'false': cell.outputs = []
-        cells.append(cell)
+        cells.append(output_alone(cell) if found.get('echo') == 'false' else cell)
     notebook.cells = cells
     return notebook
 
@@ -41,30 +48,34 @@ def from_the_top(match):
     return match[1] + posixpath.normpath(posixpath.join('nbs', match[2]))
 
 
-def render():
-    "The text of README.md."
-    notebook = shown(nbformat.read(INDEX, as_version=4))
+def render(source):
+    "The Markdown text of a notebook."
+    notebook = shown(nbformat.read(ROOT/source, as_version=4))
     # nbdev-clean drops the language; nbconvert names the code blocks by it.
     notebook.metadata.language_info = {'name': 'python'}
     text, resources = MarkdownExporter().from_notebook_node(notebook)
     if resources.get('outputs'):
-        sys.exit('nbs/index.ipynb stores a picture as an output, which README.md cannot show: '
-                 'save it as a file and link to it')
+        sys.exit(f'{source} stores an image as an output, which Markdown cannot show: save it as a file and link to it')
     text = LINK.sub(from_the_top, text)
     text = '\n'.join(line.rstrip() for line in text.splitlines())
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 
+def difference(name, source):
+    "What to change in a rendered file, or nothing."
+    path, text = ROOT/name, render(source)
+    now = path.read_text(encoding='utf-8') if path.exists() else ''
+    if now == text: return []
+    diff = difflib.unified_diff(now.splitlines(), text.splitlines(), name, source, lineterm='')
+    return [f'{name} is not {source} rendered; run python .ci/readme.py --write', *diff]
+
+
 def main():
-    text = render()
     if '--write' in sys.argv[1:]:
-        return README.write_text(text, encoding='utf-8', newline='\n')
-    now = README.read_text(encoding='utf-8') if README.exists() else ''
-    if now != text:
-        diff = difflib.unified_diff(now.splitlines(), text.splitlines(), 'README.md', 'nbs/index.ipynb',
-                                    lineterm='')
-        sys.exit('\n'.join(['README.md is not nbs/index.ipynb rendered; run python .ci/readme.py --write',
-                            *diff]))
+        for name, source in RENDERED.items():
+            (ROOT/name).write_text(render(source), encoding='utf-8', newline='\n')
+    found = [line for pair in RENDERED.items() for line in difference(*pair)]
+    if found: sys.exit('\n'.join(found))
 
 
 if __name__ == '__main__':

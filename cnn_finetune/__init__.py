@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained CNN on your own pictures, from the notebooks of one book"""
+"""Train an image classifier on your own photographs, from the notebooks of one book"""
 __version__ = "0.1.0"
 
 import warnings
