@@ -11,6 +11,7 @@ __all__ = ['SPLIT_FOLDERS', 'TEXTURES', 'SOURCES', 'stratified_split', 'image_fi
 # %% ../nbs/06_data.ipynb #a8f7a82a
 import math, os, random, warnings
 from collections import deque
+from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -388,10 +389,18 @@ class ImageSet:
         self.digests = list(table.digest) if 'digest' in table else None
         self.labels = list(table.label) if targets else None
         self.y = targets.encode(self.labels) if targets else None
+        self.split_idx = None # 0: random views, 1: the view of validation, None: as the loader says
+    @contextmanager
+    def set_split_idx(self, i): # As fastai's test-time augmentation asks for it
+        before, self.split_idx = self.split_idx, i
+        try: yield self
+        finally: self.split_idx = before
     @property
     def vocab(self): return list(self.targets.vocab)
     @property
     def items(self): return self.images
+    @property
+    def loss_func(self): return self.targets.loss_func() # Where fastai asks for one
     def __len__(self): return len(self.images)
     def __getitem__(self, i): return self.row(i)
     def new_empty(self):
@@ -468,9 +477,10 @@ class ImageLoader(TfmdDL):
         own = dict(random_views=self.random_views, n_threads=self.n_threads)
         return super().new(dataset, cls, **own | kwargs)
     def create_batches(self, samples):
-        draw = self.rng.getrandbits(63)
+        draw, split = self.rng.getrandbits(63), self.dataset.split_idx
+        random_views = self.random_views if split is None else split == 0
         def row(i):
-            rng = np.random.default_rng((draw, i)) if self.random_views else None
+            rng = np.random.default_rng((draw, i)) if random_views else None
             return self.after_item(self.dataset.row(i, rng))
         n = min(self.n_threads, len(self.dataset))
         rows = ahead(row, samples, n, 2*(self.bs or 1) + n)
@@ -572,10 +582,10 @@ def table_dls(
     n_threads = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
     parts = {s: table[table.split.eq(s)] for s in ('train', 'valid')}
     view = RandomView(pre, flip) if augment else None
-    def rows(split, view=None): return ImageSet(parts[split], pre, targets, view, cache)
+    def rows(split): return ImageSet(parts[split], pre, targets, view, cache)
     bs = min(bs, len(parts['train']))
     common = dict(bs=bs, n_threads=n_threads)
-    loaders = (ImageLoader(rows('train', view), shuffle=True, drop_last=True,
+    loaders = (ImageLoader(rows('train'), shuffle=True, drop_last=True,
                            random_views=augment, **common),
                ImageLoader(rows('valid'), **common))
     return ImageData(*loaders, table=table, pre=pre, targets=targets,

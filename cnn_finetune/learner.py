@@ -93,6 +93,9 @@ class CNNLearner(Learner):
         own.pre = cnn.pre
         super().__init__(own, cnn, splitter=param_groups, train_bn=False, **kwargs)
         self.cnn, self.seed = cnn, seed
+        self.first_epoch, self.done = 0, (0, None) # Where a resumed training begins
+        self.runner, self.phase_over = None, False # What carries out a plan
+        self.serving = dict(cut='head', precision='float32') # As `ServedNet` takes it
         self.add_cb(History())
     def save(self, file, **kwargs):
         with self.whole(): return super().save(file, **kwargs)
