@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READERS', 'ROUNDING', 'adamw', 'History', 'CNNLearner', 'replaced', 'class_weight_tensor', 'continued', 'FastaiData',
-           'as_image_data', 'pixel_difference', 'cnn_learner']
+           'as_image_data', 'cnn_learner']
 
 # %% ../nbs/07_learner.ipynb #5776a54d
 import copy, difflib, inspect, random
@@ -95,7 +95,6 @@ class CNNLearner(Learner):
         self.cnn, self.seed = cnn, seed
         self.first_epoch, self.done = 0, (0, None) # Where a resumed training begins
         self.runner, self.phase_over = None, False # What carries out a plan
-        self.serving = dict(cut='head', precision='float32') # As `ServedNet` takes it
         self.add_cb(History())
     def save(self, file, **kwargs):
         with self.whole(): return super().save(file, **kwargs)
@@ -143,7 +142,8 @@ def continued(
     "A network that goes on from another one, with the same, more or other classes"
     old = start if isinstance(start, CNN) else _opened(check_path('start', start))
     pre = replace(dls.pre, mean=old.pre.mean, std=old.pre.std)
-    net = CNN(old.arch, pre, dls.vocab, False, None, old.head_name, **old.head_args)
+    kind = dls.targets.kind
+    net = CNN(old.arch, pre, dls.vocab, False, None, old.head_name, kind, **old.head_args)
     net.stages.load_state_dict(old.stages.state_dict())
     mine, theirs = net.head.state_dict(), old.head.state_dict()
     rows = [old.classes.index(c) if c in old.classes else None for c in net.classes]
@@ -214,7 +214,7 @@ def as_image_data(
         f for f in dl.after_batch.fs if not isinstance(f, Normalize))
     data = FastaiData(*loaders, pre=pre, targets=SingleLabel(tuple(vocab)),
         path=dls.path, device=dls.device, statistics=statistics)
-    _same_pixels(data, unread)
+    data.check_pixels(unread)
     return data
 
 # %% ../nbs/07_learner.ipynb #795fdfed
@@ -249,29 +249,35 @@ def _random_crop(t):
 
 def _statistics(t): return tuple(tuple(map(float, v.flatten())) for v in (t.mean, t.std))
 
-def _same_pixels(data, unread):
-    found = pixel_difference(data)
+
+
+# %% ../nbs/07_learner.ipynb #84921474
+ROUNDING = 3/255 # Mean difference of pixels that decoding and resizing in another order make
+
+@patch
+def pixel_difference(self:ImageData,
+    n:int=8, # Validation images that are compared
+) -> float|None: # Mean of the largest differences, in [0, 1]; None where no images are listed
+    "How far the images of a loader are from those that a served network would see"
+    items = list(self.valid_ds.items[:n]) if hasattr(self.valid_ds, 'items') else []
+    files = [i for i in items if isinstance(i, (str, Path, np.ndarray))]
+    if not files or len(files) < len(items): return None
+    given = _first_images(_in_order(_copied(self.valid)), len(files))
+    ours = torch.stack([self.pre(f) for f in files])/255
+    if given.shape != ours.shape: return 1.
+    return (given - ours).abs().flatten(1).mean(1).max().item()
+
+@patch
+def check_pixels(self:ImageData,
+    unread:list=(), # Names of transforms that were not understood, for the message
+):
+    "Refuse loaders that show a network other images than a bundle would"
+    found = self.pixel_difference()
     if found is None or found <= ROUNDING: return
     why = f', perhaps by {", ".join(unread)}' if unread else ''
     raise InputError(f'dls: a saved network would see other images than these loaders give: '
         f'they differ by {255*found:.0f} of 255 grey levels{why}; build them with '
         'Resize(method=...) alone, or use image_dls')
-
-# %% ../nbs/07_learner.ipynb #84921474
-ROUNDING = 3/255 # Mean difference of pixels that decoding and resizing in another order make
-
-def pixel_difference(
-    data:ImageData, # Loaders and what they say about an image
-    n:int=8, # Validation images that are compared
-) -> float|None: # Mean of the largest differences, in [0, 1]; None where no images are listed
-    "How far the images of a loader are from those that a served network would see"
-    items = list(data.valid_ds.items[:n]) if hasattr(data.valid_ds, 'items') else []
-    files = [i for i in items if isinstance(i, (str, Path, np.ndarray))]
-    if not files or len(files) < len(items): return None
-    given = _first_images(_in_order(_copied(data.valid)), len(files))
-    ours = torch.stack([data.pre(f) for f in files])/255
-    if given.shape != ours.shape: return 1.
-    return (given - ours).abs().flatten(1).mean(1).max().item()
 
 def _first_images(dl, n):
     seen = []
@@ -304,7 +310,7 @@ def cnn_learner(
     own = {k: v for k, v in own.items() if v is not None}
     with no_random(seed):
         if start is None: net = CNN(arch, _pre_for(dls, arch), dls.vocab, pretrained,
-                                    weights, head, **own)
+                                    weights, head, dls.targets.kind, **own)
         else: net = continued(start, dls)
     weighted = class_weight_tensor(dls, class_weights)
     if weighted is not None and 'loss_func' in kwargs: raise InputError(
