@@ -117,7 +117,7 @@ def _decoded(source, pre):
 def _small_enough(im, pre):
     n = im.width*im.height
     if n <= pre.max_pixels: return im
-    raise InputError(f'{n/1e6:.0f} megapixels, over max_pixels='
+    raise InputError(f'{n/1e6:.3g} megapixels, over max_pixels='
                      f'{pre.max_pixels}; raise it, or make the file smaller')
 
 def _pixels(a):

@@ -42,11 +42,12 @@ class History(Callback):
     "One row per epoch, over every call of fit"
     order = 60
     def __init__(self):
-        self.rows, self.phase, self.count, self.trained = [], 'fit', 0, False
+        self.rows, self.trained = [], False
+        self.begin('fit')
     def begin(self,
         phase:str, # Name of what is trained now
-        count:int=0, # Epochs of it that are done
-    ): self.phase, self.count = phase, count
+        epochs:int=None, # That it takes, at most
+    ): self.phase, self.epochs, self.count = phase, epochs, 0
     def before_fit(self): self.count = 0
     def before_train(self): self.trained = True
     def after_epoch(self):
@@ -298,7 +299,7 @@ def cnn_learner(
     dropout:float=None, # Share of features the head leaves out in training, in [0, 1); default .2
     head_args:dict=None, # Further arguments of the head
     label_smoothing:float=.1, # Share of the target spread over all classes, in [0, 1)
-    class_weights=None, # 'balanced', or class name to weight; default all the same
+    class_weights:str|dict=None, # 'balanced', or class name to weight; default all the same
     seed:int=42, # Of everything random in training
     **kwargs, # For fastai's Learner: loss_func, opt_func, metrics, cbs, path, ...
 ) -> CNNLearner: # Ready to plan and fine-tune

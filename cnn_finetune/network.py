@@ -9,7 +9,7 @@ __all__ = ['DEFAULT_ARCH', 'PACKAGED', 'HEADS', 'ACTIVATIONS', 'architectures', 
            'make_head', 'evaluating', 'CNN', 'SideBySide', 'param_groups', 'stage_table']
 
 # %% ../nbs/05_network.ipynb #eb37d334
-import difflib, importlib, json, math
+import difflib, importlib, inspect, json, math
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
 from dataclasses import replace
@@ -402,11 +402,11 @@ class CNN(nn.Module):
         self.targets = check_one_of('targets', targets, ACTIVATIONS)
         self.serving = dict(cut='head', precision='float32') # As `ServedNet` takes it
         self.pre = pre or pretrained_preprocess(arch)
-        self.head_name, self.head_args = head, head_args
+        self.head_name, self.head_args = head, _all_arguments(head, head_args)
         self.input, stages, self.pool = _body(arch, self.pre, pretrained, weights)
         self.stages = nn.ModuleDict(stages)
         self.n_features = _n_features(self)
-        self.head = make_head(self.n_features, len(self.classes), head, **head_args)
+        self.head = make_head(self.n_features, len(self.classes), head, **self.head_args)
         self.eval().to(memory_format=torch.channels_last)
     @property
     def names(self): # Of the stages and the head, in forward order
@@ -425,6 +425,11 @@ class CNN(nn.Module):
         logits:torch.Tensor, # (b, classes)
     ) -> torch.Tensor: # (b, classes); for one class of many each row sums to 1
         return ACTIVATIONS[self.targets](logits)
+
+def _all_arguments(head, given):
+    if head not in HEADS: return given # Refused by `make_head`
+    known = list(inspect.signature(HEADS[head]).parameters.values())[2:]
+    return {p.name: p.default for p in known if p.default is not p.empty} | given
 
 def _names(classes):
     classes = list(classes)

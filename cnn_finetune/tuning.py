@@ -84,7 +84,7 @@ class PlanRun:
             learn.freeze_to(p.first, p.bn)
             self._compose(p, shared)
             cbs = self._callbacks(i, state)
-            learn.history.begin(p.name)
+            learn.history.begin(p.name, p.epochs)
             learn.add_cbs(cbs)
             small = learn.model.small
             try:
@@ -104,7 +104,7 @@ class PlanRun:
         learn.create_opt()
         if learn.wd is not None: learn.opt.set_hypers(wd=learn.wd)
         learn.model = PhaseNet(net, lowest, p.frozen, p.precision, p.parts or cores(), row)
-        learn.serving = dict(cut=lowest, precision=p.frozen)
+        net.serving = dict(cut=lowest, precision=p.frozen)
     def _callbacks(self, i, state):
         p, names = self.plan[i], self.learn.cnn.names
         rates = phase_lrs(names, p.lr, p.lr_decay, p.first, self.learn.freezing.bn)
@@ -171,7 +171,8 @@ def _carry_out(self:CNNLearner, run, cbs):
             raise
     last = run.plan[-1]
     self.freeze_to(last.first, last.bn)
-    self.serving = dict(cut=lowest_changing(self.cnn.names, last.first, last.bn), precision=last.frozen)
+    cut = lowest_changing(self.cnn.names, last.first, last.bn)
+    self.cnn.serving = dict(cut=cut, precision=last.frozen)
     if run.trouble: raise InputError(f'{run.trouble} (phase {self.history.phase!r})')
     end = dict(place=(len(run.plan), 0, 0), model=self.cnn.state_dict(), history=self.history.rows)
     if run.file: write_state(run.file, run.about | end)
