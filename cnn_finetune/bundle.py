@@ -352,7 +352,10 @@ def read_predictions(
 ) -> list[Prediction]: # Without the probabilities of the other classes
     "The answers of a table, with the names as they were"
     path = check_path('file', path)
-    try: return [_read_row(r) for r in csv.DictReader(io.StringIO(read_regular(path).decode(), newline=''))]
+    try:
+        rows = csv.DictReader(io.StringIO(read_regular(path).decode(), newline=''))
+        if rows.fieldnames != [*COLUMNS]: raise ValueError(f'its columns are {rows.fieldnames}')
+        return [*map(_read_row, rows)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as e: raise InputError(
         f'{printable(path)}: no table of predictions ({type(e).__name__}: {e})') from None
 
