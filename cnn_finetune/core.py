@@ -134,17 +134,16 @@ def is_part(
 def remove_parts(
     folder:str|Path, # Where to look
     deep:bool=True, # In all its sub-folders, too
+    age:float=1, # Seconds since the last change, at least; below 0 if nobody else can be writing
 ) -> int: # How many were removed
     "Remove the temporary files and folders that killed processes left"
     found = Path(folder).rglob('.*') if deep else Path(folder).glob('.*')
-    return sum(_removed(f) for f in [*found] if is_part(f.name))
+    return sum(_removed(f, age) for f in [*found] if is_part(f.name))
 
-_YOUNG, _DAY = 1, 86400 # Seconds
-
-def _removed(part):
+def _removed(part, least):
     try:
         age = time.time() - part.lstat().st_mtime
-        if age < _YOUNG or not _abandoned(part, age): return False
+        if age < least or least >= 0 and not _abandoned(part, age): return False
         _remove(part)
     except OSError: return False
     return True
@@ -155,11 +154,12 @@ def _remove(part):
     part.rmdir()
 
 def _abandoned(part, age):
-    if fcntl is None or part.is_symlink(): return age > _DAY
+    day = 86400
+    if fcntl is None or part.is_symlink(): return age > day
     handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
     try: free = _lock(handle)
     finally: os.close(handle)
-    return age > _DAY if free is None else free
+    return age > day if free is None else free
 
 # %% ../nbs/00_core.ipynb #9f79a856
 @contextmanager

@@ -239,9 +239,10 @@ def _read_one(image, pre, cache):
     if not isinstance(image, (str, os.PathLike)):
         return _array_error(image, pre), blake2b(np.ascontiguousarray(image)
             if isinstance(image, np.ndarray) else b'', digest_size=16).hexdigest(), None
-    try: stamp, digest = file_stamp(image), _digest(image)
+    try:
+        stamp, error = file_stamp(image), image_error(image, pre, cache)
+        return error, '' if error else _digest(image), stamp
     except OSError: return image_error(image, pre, cache), '', None
-    return image_error(image, pre, cache), digest, stamp
 
 def _array_error(image, pre):
     try: pre.open(image)
