@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FITS', 'CHANNELS', 'FILTERS', 'PADDING', 'LARGEST', 'Facts', 'MARK', 'TAG', 'NAME', 'TAG_TEXT', 'JUNK', 'Preprocess',
            'image_facts', 'file_stamp', 'image_error', 'content_key', 'pack_entry', 'unpack_entry', 'ArrayCache',
-           'kept_image', 'image_files', 'is_junk']
+           'kept_image', 'image_files', 'is_junk', 'image_endings']
 
 # %% ../nbs/04_images.ipynb #802f52b7
 import hashlib, importlib.util, io, os, re, warnings
@@ -478,7 +478,8 @@ def image_files(
     folder = check_path('folder', folder)
     if not folder.is_dir(): raise InputError(f'{printable(folder)}: no such folder')
     files = sorted(_below(folder), key=lambda f: f.split(os.sep))
-    named = [f for f in files if os.path.splitext(f)[1].lower() in _endings()]
+    known = image_endings()
+    named = [f for f in files if os.path.splitext(f)[1].lower() in known]
     good, name = [f for f in named if os.path.isfile(f)], printable(folder)
     _say_passed(name, files, {*files} - {*named}, 'no image by name')
     _say_passed(name, files, {*named} - {*good}, 'a link that leads nowhere, or no regular file')
@@ -495,7 +496,8 @@ def is_junk(
     "Whether a system made this for itself"
     return name.startswith('.') or name.lower() in JUNK
 
-def _endings():
+def image_endings() -> set: # Lower case, with their dot
+    "Endings of files that may be images"
     return {e for e, f in Image.registered_extensions().items() if f in _formats()} | {*_HEIF}
 
 def _say_passed(name, files, passed, why):
