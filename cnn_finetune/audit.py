@@ -113,8 +113,8 @@ def usable(self:Audit,
     lost, classes, leaked = (errors[errors.kind.eq(k)] for k in ('unreadable', 'classes', 'leak'))
     if len(lost): _report_bad(lost, self.summary['images'], bad)
     for f in classes.itertuples(): raise InputError(f'{f.finding}; {f.remedy}')
-    if len(leaked) and leaks == 'raise': raise InputError(f'{len(leaked)} leaks from one split to another: '
-                                                          f'{_several(leaked)}. {_LEAK.capitalize()}')
+    if len(leaked) and leaks == 'raise': raise InputError(
+        f'images on two sides of the split: {len(leaked)}: {_several(leaked)}. {_LEAK.capitalize()}')
     warned = self.findings[self.findings.severity.eq('warning')]
     for kind, g in warned.groupby('kind', sort=False): warnings.warn(_several(g, 2) + f'; {g.remedy.iloc[0]}')
     return self.table if leaks != 'skip' else _without_leaks(self.table)
@@ -167,10 +167,10 @@ def _deep_range(deep):
     declared = {d for d in deep.declared if d is not None}
     if deep.declared.notna().all(): return declared.pop() if len(declared) == 1 else None
     low, high = float(deep.low.min()), float(deep.high.max())
-    if deep['mode'].eq('F').any(): full = (0., 1.)
-    else: full = (0., 2.**max(8, math.ceil(math.log2(high + 1))) - 1) if high >= 0 else (0., 1.)
-    inside = full[0] <= low and high <= full[1] and (high - low)/(full[1] - full[0]) >= LEAST_USE
-    return full if inside or low == high else (low, high)
+    if low < 0: return low, high
+    tops = (1, 255, 65535) if deep['mode'].eq('F').any() else (2**k - 1 for k in range(8, 33))
+    top = float(next((t for t in tops if high <= t), high))
+    return (0., top) if (high - low)/top >= LEAST_USE or low == high else (low, high)
 
 # %% ../nbs/05b_audit.ipynb #53bfbc9b
 def _seen(good, pre):

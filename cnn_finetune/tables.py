@@ -49,23 +49,29 @@ def table_from_folder(
     "List the images below a folder; a folder's name is the label"
     if label is not None: check_one_of('label', label, LABELS)
     root, folders = _inner(check_path('source', path))
-    below = {f.name: _parts(f) for f in folders}
+    below, loose = _listed(root, folders)
     splits = {name: split_of(name) for name in below}
     deep = {n for n, files in below.items() if any(len(p) > 1 for p in files)}
-    if all(splits.values()) and deep: return _split_rows(root, below, splits, deep, label)
-    _refuse_splits(root, below, splits, deep, label)
+    if all(splits.values()) and deep: return _split_rows(root, below, splits, label, loose)
+    _refuse_splits(root, splits, label)
     if label is None and _two_levels(below): raise InputError(_question(root, below))
-    _say_outside(root, _loose(root))
+    _say_outside(root, loose)
     return _rows({(n, *p): f for n, files in below.items() for p, f in files.items()}, label)
 
 def _rows(files, label, split=''):
     labels = [p[-2] if label == 'parent' else p[0] for p in files]
     return _table(files.values(), labels, split)
 
-def _parts(folder):
-    "Images below a folder, by the names that lead to them"
-    n = len(folder.parts)
-    return {f.parts[n:]: f for f in image_files(folder)}
+def _listed(root, folders):
+    "Images below each folder, by the names that lead to them, and those beside the folders"
+    below, loose, n = {f.name: {} for f in folders}, [], len(root.parts)
+    for f in image_files(root):
+        top, *rest = f.parts[n:]
+        if rest: below[top][tuple(rest)] = f
+        else: loose.append(top)
+    for name, files in below.items():
+        if not files: raise InputError(f'{printable(root/name)}: no images; add some, or remove the folder')
+    return below, loose
 
 # %% ../nbs/05a_tables.ipynb #3bafcbf1
 def _subfolders(path):
@@ -78,35 +84,29 @@ def _inner(path):
     found = _subfolders(path)
     if not found: raise InputError(f'{printable(path)}: no sub-folders; {_UNLABELLED}')
     alone = len(found) == 1 and not split_of(found[0].name) and _subfolders(found[0])
-    if not alone or _loose(path): return path, found
+    if not alone or any(f.suffix.lower() in image_endings() for f in path.iterdir()): return path, found
     warnings.warn(f'{printable(path)}: holds nothing but the folder {printable(found[0].name)!r}; '
                   'the classes are read in there')
     return _inner(found[0])
-
-def _loose(folder):
-    "Images that lie in a folder itself"
-    known = image_endings()
-    return sorted(f.name for f in folder.iterdir() if f.suffix.lower() in known
-                  and not is_junk(f.name) and f.is_file())
 
 _UNLABELLED = ('put the images of each class into a folder of its own; images without labels '
                'are for `predict`')
 
 def _say_outside(folder, names):
-    if names: warnings.warn(f'{printable(folder)}: {len(names)} images lie in no class folder and '
-        f'are left out, such as {printable(names[0])!r}')
+    if names: warnings.warn(f'{printable(folder)}: images in no class folder, left out: {len(names)}, '
+                            f'such as {printable(names[0])!r}')
 
 # %% ../nbs/05a_tables.ipynb #dfb0470b
-def _split_rows(root, below, splits, deep, label):
-    _say_outside(root, _loose(root))
+def _split_rows(root, below, splits, label, loose):
+    _say_outside(root, loose)
     parts = []
     for name, files in below.items():
         inside = {p: f for p, f in files.items() if len(p) > 1}
         loose = [p[0] for p in files if len(p) == 1]
         if not inside and splits[name] == 'train': raise InputError(
             f'{printable(root/name)}: no sub-folders; {_UNLABELLED}')
-        if not inside: warnings.warn(f'{printable(root/name)}: these {len(loose)} images have no labels '
-            'and are left out; give the folder to `predict` to classify them')
+        if not inside: warnings.warn(f'{printable(root/name)}: {len(loose)} images, which have no labels, '
+            'are left out; give the folder to `predict` to classify them')
         elif loose: _say_outside(root/name, loose)
         _refuse_empty(root/name, inside)
         if label is None and _two_levels(inner := _by_top(inside)):
@@ -124,7 +124,7 @@ def _refuse_empty(folder, files):
     for f in _subfolders(folder):
         if have and f.name not in have: image_files(f)
 
-def _refuse_splits(root, below, splits, deep, label):
+def _refuse_splits(root, splits, label):
     named = [n for n, s in splits.items() if s]
     if not named or label is not None: return
     other = [n for n, s in splits.items() if not s]
