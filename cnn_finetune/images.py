@@ -92,7 +92,9 @@ def open(self:Preprocess,
     source, # A file, its bytes, a PIL image, or a uint8 array (h, w[, c])
 ) -> Image.Image: # Upright, in the wanted mode, shorter side at most twice the size
     "Decode one image"
-    im = _opened(source, self)
+    return _finished(_opened(source, self), source, self)
+
+def _finished(im, source, self):
     if not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
     bits = self.bits or _declared(im)
     im = _eight_bit(ImageOps.exif_transpose(im), bits)
@@ -108,7 +110,8 @@ def _formats():
     global _FORMATS
     if _FORMATS is None:
         Image.init()
-        _FORMATS = [f for f in Image.OPEN if f not in ('EPS', 'WMF')]
+        known = [f for f in Image.OPEN if f not in ('EPS', 'WMF')]
+        _FORMATS = sorted(known, key=lambda f: f not in ('JPEG', 'PNG')) # The most frequent first
     return _FORMATS
 
 def _opened(source, pre):
@@ -237,7 +240,7 @@ def image_facts(
             stamp, source = file_stamp(source), read_regular(source)
         if isinstance(source, bytes) and not source: return Facts('empty (0 bytes)')
         digest = _digest(source)
-        return _facts(source, pre, cache)._replace(digest=digest, stamp=stamp)
+        return _facts(source, pre, cache, digest, stamp)
     except _FAULTS as e: return Facts(_fault(e, pre), digest, stamp)
 
 def file_stamp(
@@ -253,22 +256,23 @@ def _digest(source):
     if isinstance(source, np.ndarray): source = repr(source.shape).encode() + source.tobytes()
     return hashlib.blake2b(source, digest_size=16).hexdigest() if isinstance(source, bytes) else ''
 
-def _facts(source, pre, cache):
+def _facts(source, pre, cache, digest, stamp):
     im = _opened(source, pre)
     deep, size = im.mode.startswith(('I', 'F')), im.size[::-1]
     if im.getexif().get(0x0112, 1) >= 5: size = size[::-1]
     mode = f'{im.mode};16' if '16' in str(getattr(im, 'tile', '')[:1]) and not deep else im.mode
-    facts = Facts(mode=mode, size=size, declared=_declared(im))
+    declared = _declared(im)
     if deep:
         a = np.asarray(im)
         a = a[np.isfinite(a)]
         ends = [(a.min().item(), a.max().item())] if a.size else [(0, 0)]
     else:
-        im = _kept(source, pre, cache) if cache and isinstance(source, bytes) else pre.open(source)
-        ends = np.reshape(im.getextrema(), (-1, 2)).tolist()[:3]
+        im = _kept(source, pre, cache) if cache and isinstance(source, bytes) else _finished(im, source, pre)
+        ends = im.getextrema()
+        ends = ends[:3] if isinstance(ends[0], tuple) else (ends,)
     flat = all(low == high for low, high in ends)
     lows, highs = zip(*ends)
-    return facts._replace(range=(min(lows), max(highs)), flat=flat)
+    return Facts(None, digest, stamp, mode, size, (min(lows), max(highs)), declared, flat)
 
 _FAULTS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError,
            OverflowError, MemoryError, AttributeError, Image.DecompressionBombError)
