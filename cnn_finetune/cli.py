@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 # %% ../nbs/23_cli.ipynb #1dc148f4
-COMMANDS = dict(demo='run', fit='run', predict='run', calibrate='step') # Name to its module
+COMMANDS = dict(demo='run', fit='run', predict='run', inspect='review', evaluate='review',
+                calibrate='step') # Name to its module
 
 def described() -> dict: # Command to its help and its options
     "The commands as their functions describe them; imports everything"
@@ -65,7 +66,7 @@ def _or_json(plain): return lambda s: json.loads(s) if s[:1] in '{[' else plain(
 
 TYPES = {'int': int, 'float': float, 'str|int': _number_or_text, 'int|tuple': _size,
          'float|dict': _or_json(float), 'str|dict': _or_json(str), 'dict': json.loads, 'list': json.loads}
-POSITIONAL = dict(source='?', bundle=None, images='+')
+POSITIONAL = dict(source='?', bundle=None, data=None, images='+')
 
 def add_option(
     parser:argparse.ArgumentParser, # Of one command; changed in place
