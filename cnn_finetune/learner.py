@@ -102,7 +102,9 @@ class CNNLearner(Learner):
     def load(self, file, device=None, **kwargs):
         with self.whole(): super().load(file, device=device, **kwargs)
         return self
-    def whole(self): return replaced(self, model=self.cnn)
+    def whole(self):
+        "While this lasts the model is the whole CNN, not the part that a phase trains"
+        return replaced(self, model=self.cnn)
 
 class replaced:
     "While this lasts some attributes of an object have other values"
