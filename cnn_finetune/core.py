@@ -9,13 +9,13 @@ __all__ = ['PART', 'BF16_FROM', 'PROFILE_VARIABLE', 'PROFILE_FORMAT', 'InputErro
            'threads', 'cores', 'one_thread', 'on_cores', 'bf16_unit', 'precision_rule', 'profile_path', 'machine_facts',
            'write_profile', 'read_profile']
 
-# %% ../nbs/00_core.ipynb #145463a5
+# %% ../nbs/00_core.ipynb #10c89863
 import contextvars, errno, json, math, numbers, os, platform, re
 import secrets, stat, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-import torch
 from platformdirs import user_cache_path
 try: import fcntl
 except ImportError: fcntl = None # Windows
@@ -285,23 +285,31 @@ def _once(pairs):
 
 def _no_number(text): raise ValueError(f'{text} is no number')
 
+# %% ../nbs/00_core.ipynb #fd84fce2
+class _Later:
+    "A module that is imported when it is first used, so that a command without torch starts at once"
+    def __init__(self, name): self._name = name
+    def __getattr__(self, attr): return getattr(import_module(self._name), attr)
+
+_torch = _Later('torch')
+
 # %% ../nbs/00_core.ipynb #5beb4d91
 @contextmanager
 def threads(
     n:int, # Number of threads, 1 or more
 ):
     "While this lasts torch computes with n threads"
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    before = _torch.get_num_threads()
+    _torch.set_num_threads(n)
     try: yield
-    finally: torch.set_num_threads(before)
+    finally: _torch.set_num_threads(before)
 
 # %% ../nbs/00_core.ipynb #0e715cc8
 _CORES = contextvars.ContextVar('cores', default=None)
 
 def cores() -> int: # Threads that torch was given, by OMP_NUM_THREADS or by the machine
     "How many parts can be computed side by side"
-    return _CORES.get() or torch.get_num_threads()
+    return _CORES.get() or _torch.get_num_threads()
 
 @contextmanager
 def one_thread():
@@ -324,8 +332,8 @@ def on_cores(
     if n == 1 or len(parts) == 1:
         with threads(1): return [f(part) for part in parts]
     if n not in _POOLS:
-        _POOLS[n] = ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
-    with threads(torch.get_num_threads()): return list(_POOLS[n].map(f, parts))
+        _POOLS[n] = ThreadPoolExecutor(n, initializer=_torch.set_num_threads, initargs=(1,))
+    with threads(_torch.get_num_threads()): return list(_POOLS[n].map(f, parts))
 
 # %% ../nbs/00_core.ipynb #73804686
 _BF16 = 'amx_bf16', 'avx512_bf16', 'arm_bf16', 'sve_bf16', 'bf16'
@@ -334,11 +342,11 @@ def bf16_unit(
     device='cpu', # 'cpu', 'cuda' or a torch.device
 ) -> str|None: # Such as 'amx_bf16', 'avx512_bf16' or 'cuda'; None where torch knows of none
     "What the hardware declares for arithmetic in bfloat16"
-    kind = torch.device(device).type
+    kind = _torch.device(device).type
     if kind == 'cuda':
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = _torch.cuda.is_bf16_supported(including_emulation=False)
         return 'cuda' if native else None
-    declared = getattr(torch.cpu, 'get_capabilities', dict)() if kind == 'cpu' else {}
+    declared = getattr(_torch.cpu, 'get_capabilities', dict)() if kind == 'cpu' else {}
     return next((name for name in _BF16 if declared.get(name)), None)
 
 # %% ../nbs/00_core.ipynb #34cc5b90
@@ -354,7 +362,7 @@ def precision_rule(
         raise InputError(f'part: {part!r}; use {" or ".join(BF16_FROM)}')
     unit, profile = bf16_unit(device), read_profile()
     least = BF16_FROM[part].get(unit)
-    if profile and torch.device(device).type == 'cpu': least = profile['bf16_from'][part]
+    if profile and _torch.device(device).type == 'cpu': least = profile['bf16_from'][part]
     return 'bf16' if unit and least is not None and macs >= least else 'float32'
 
 # %% ../nbs/00_core.ipynb #967065ea
@@ -369,9 +377,9 @@ def profile_path() -> Path|None: # A file that need not exist; None if profiles 
 # %% ../nbs/00_core.ipynb #287cd610
 def machine_facts() -> dict: # Processor, what it declares for bf16, release of torch
     "What a machine profile depends on"
-    declared = getattr(torch.cpu, 'get_capabilities', dict)()
+    declared = getattr(_torch.cpu, 'get_capabilities', dict)()
     name = declared.get('cpu_name') or _processor() or platform.machine()
-    return dict(processor=name, bf16=bf16_unit(), torch=torch.__version__)
+    return dict(processor=name, bf16=bf16_unit(), torch=_torch.__version__)
 
 def _processor():
     try: lines = Path('/proc/cpuinfo').read_text().splitlines()

@@ -7,7 +7,7 @@ __all__ = ['STEPS', 'CONFIG', 'PLAN', 'LOCK', 'fit_options', 'fit_settings', 'pr
            'write_results', 'try_results', 'epoch_line', 'progress', 'fit', 'read_config', 'predict', 'demo']
 
 # %% ../nbs/20_run.ipynb #0fda06bf
-import difflib, inspect, io, json, shlex, sys
+import difflib, inspect, io, json, os, shlex, sys
 from contextlib import contextmanager
 from pathlib import Path
 from filelock import FileLock, Timeout
@@ -67,11 +67,12 @@ def run_config(
     own = {k: v for k, v in net.head_args.items() if k in ('hidden', 'dropout')}
     more = {k: v for k, v in net.head_args.items() if k not in own}
     made = dict(size=list(net.pre.size), channels=net.pre.channels, fit=net.pre.fit, crop=net.pre.crop,
-                max_pixels=net.pre.max_pixels,
+                max_pixels=net.pre.max_pixels, background=list(net.pre.background), padding=net.pre.padding,
+                bits=net.pre.bits and list(net.pre.bits),
                 arch=net.arch, head=net.head_name, head_args=more or None, bs=dls.train.bs,
                 flip=dls.flip, num_workers=dls.train.n_threads)
     config = dict(source=_source(source)) | settings | own | made | plan.settings
-    for k in ('cache', 'weights', 'start'):
+    for k in ('cache', 'folder', 'weights', 'start'):
         if config.get(k) is not None: config[k] = _absolute(config[k])
     return {k: v for k, v in config.items() if v is not None}
 
@@ -186,6 +187,7 @@ def fit(
     settings = fit_settings(options)
     if source is None or out is None: raise InputError(
         'fit: give the images, and a folder for the run: source and out')
+    _check_kept(source, settings)
     refuse_existing(out, 'folder, or go on with resume')
     learn, plan = prepare(source, settings)
     folder = new_run(out, run_config(source, settings, learn, plan), plan)
@@ -195,6 +197,13 @@ def fit(
             if not isinstance(e, KeyboardInterrupt) and not (folder/CHECKPOINT).exists():
                 _forget(folder)
             raise
+
+def _check_kept(source, settings):
+    "What cannot be written into a configuration cannot be repeated"
+    if not isinstance(source, (str, os.PathLike)): raise InputError(
+        f'source: a {type(source).__name__} has no name for config.json; save it as a CSV and give that')
+    if callable(settings['group']): raise InputError(
+        'group: a function cannot be kept in config.json; give a column or a regular expression')
 
 def _train(folder, learn, plan, every):
     try_results(folder, learn)
