@@ -222,6 +222,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'cnn_finetune.core.check_ours': ('core.html#check_ours', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core.check_path': ('core.html#check_path', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core.check_whole': ('core.html#check_whole', 'cnn_finetune/core.py'),
+                                   'cnn_finetune.core.check_writable': ('core.html#check_writable', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core.cores': ('core.html#cores', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core.is_part': ('core.html#is_part', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core.machine_facts': ('core.html#machine_facts', 'cnn_finetune/core.py'),
