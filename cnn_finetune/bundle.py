@@ -51,7 +51,7 @@ SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema',
     arch=dict(type='string', minLength=1, maxLength=200),
     classes=dict(type='array', items=dict(type='string', minLength=1, maxLength=1000),
                  minItems=1, maxItems=100_000, uniqueItems=True),
-    targets=_one_of(ACTIVATIONS),
+    kind=_one_of(ACTIVATIONS),
     head=_object(name=dict(type='string', maxLength=200), args=dict(type='object')),
     preprocess=_PREPROCESS,
     serving=_object(cut=dict(type='string', maxLength=200), precision=_one_of(DTYPES)))
@@ -74,7 +74,7 @@ def write_bundle(
 
 def _about(net):
     return dict(format=FORMAT, written_by=f'cnn_finetune {__version__}', arch=net.arch,
-        classes=net.classes, targets=net.targets, head=dict(name=net.head_name, args=net.head_args),
+        classes=net.classes, kind=net.kind, head=dict(name=net.head_name, args=net.head_args),
         preprocess=asdict(net.pre), serving=net.serving)
 
 def _all_finite(state, place):
@@ -105,7 +105,7 @@ def save_bundle(
 # %% ../nbs/19_bundle.ipynb #df9591eb
 def load_bundle(
     path:str|Path, # Folder written by `save_bundle`
-) -> CNN: # The network, evaluating, with `pre`, `classes`, `targets` and `serving`
+) -> CNN: # The network, evaluating, with `pre`, `classes`, `kind` and `serving`
     "Open a bundle; what is damaged, or is not a bundle, is refused with the name of the file"
     folder = check_path('bundle', path)
     sums = _sums(folder)
@@ -119,7 +119,7 @@ def load_bundle(
 def _network(about):
     pre, head = Preprocess(**about['preprocess']), about['head']
     net = CNN(about['arch'], pre, about['classes'], False, None, head['name'],
-              about['targets'], **head['args'])
+              about['kind'], **head['args'])
     if about['serving']['cut'] not in net.names: raise InputError(
         f"serving: no stage is called {about['serving']['cut']!r}")
     net.serving = dict(about['serving'])
@@ -238,7 +238,7 @@ class Predictor:
         max_pixels:int=None, # Images with more are refused; default as in training
     ):
         net = bundle if isinstance(bundle, CNN) else load_bundle(bundle)
-        self.device, self.classes, self.targets = device, net.classes, net.targets
+        self.device, self.classes, self.kind = device, net.classes, net.kind
         self.pre = net.pre if max_pixels is None else replace(net.pre, max_pixels=max_pixels)
         self.served = ServedNet(_moved(net, device), precision=precision or _usual(net, device))
     def probabilities(self,
@@ -248,7 +248,7 @@ class Predictor:
         alone = len(x) == 1 and torch.get_num_threads() > 1
         with torch.inference_mode():
             logits = (self.served.one if alone else self.served)(x.to(self.device))
-            return ACTIVATIONS[self.targets](logits).cpu()
+            return ACTIVATIONS[self.kind](logits).cpu()
 
 def _moved(net, device):
     try: return net.to(device)
