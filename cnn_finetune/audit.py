@@ -139,7 +139,7 @@ def _without_leaks(table):
     return table[~drop].reset_index(drop=True)
 
 # %% ../nbs/05b_audit.ipynb #d146ebfd
-LEAST_USE = 1/16 # Of a range; below it a data set is named
+LEAST_USE = 1/15 # Of a range; below it a data set is named
 
 def _flat(good):
     for f in good[good.flat].itertuples(): yield ('warning', 'constant', f.file,
