@@ -274,6 +274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'cnn_finetune.data._random_box': ('data.html#_random_box', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data._together': ('data.html#_together', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data.ahead': ('data.html#ahead', 'cnn_finetune/data.py'),
+                                   'cnn_finetune.data.fold_numbers': ('data.html#fold_numbers', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data.grouped_split': ('data.html#grouped_split', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data.image_dls': ('data.html#image_dls', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data.stratified_split': ('data.html#stratified_split', 'cnn_finetune/data.py'),

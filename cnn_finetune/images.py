@@ -122,8 +122,7 @@ def _opened(source, pre):
     if not isinstance(source, bytes): raise InputError(
         f'image: a {type(source).__name__}; give a file, a PIL image or a uint8 array')
     if _is_heif(source): _register_heif()
-    if pre.max_pixels > 2*(Image.MAX_IMAGE_PIXELS or np.inf):
-        Image.MAX_IMAGE_PIXELS = pre.max_pixels//2 + 1
+    if pre.max_pixels > (Image.MAX_IMAGE_PIXELS or np.inf): Image.MAX_IMAGE_PIXELS = pre.max_pixels
     return _small_enough(Image.open(io.BytesIO(source), formats=_formats()), pre)
 
 def _small_enough(im, pre):
