@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-# %% ../nbs/23_cli.ipynb #1dc148f4
-COMMANDS = dict(demo='run', audit='audit', fit='run', predict='run', calibrate='step') # Name to its module
+# %% ../nbs/23_cli.ipynb #87b1cc6c
+COMMANDS = dict(demo='run', audit='audit', fit='run', predict='run', inspect='review',
+                evaluate='review', calibrate='step') # Name to its module
 
 def described() -> dict: # Command to its help and its options
     "The commands as their functions describe them; imports everything"
@@ -56,7 +57,7 @@ def write_options() -> Path: # The file
 
 def _options_file(): return Path(import_module('cnn_finetune').__file__).with_name('options.json')
 
-# %% ../nbs/23_cli.ipynb #7bab850e
+# %% ../nbs/23_cli.ipynb #5df76566
 def _number_or_text(s): return int(s) if s.lstrip('-').isdigit() else s
 
 def _size(s): return tuple(int(n) for n in s.split('x')) if 'x' in s else int(s)
@@ -65,7 +66,7 @@ def _or_json(plain): return lambda s: json.loads(s) if s[:1] in '{[' else plain(
 
 TYPES = {'int': int, 'float': float, 'str|int': _number_or_text, 'int|tuple': _size,
          'float|dict': _or_json(float), 'str|dict': _or_json(str), 'dict': json.loads, 'list': json.loads}
-POSITIONAL = dict(source=None, bundle=None, images='+')
+POSITIONAL = dict(source=None, bundle=None, data=None, images='+')
 
 def add_option(
     parser:argparse.ArgumentParser, # Of one command; changed in place

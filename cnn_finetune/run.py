@@ -105,6 +105,8 @@ def locked(
     try: lock.acquire(timeout=0)
     except Timeout: raise InputError(f'{printable(folder)}: another process is working on this run; '
                                      'wait for its end, or stop it') from None
+    except OSError as e: raise InputError(f'{printable(folder)}: this run cannot be written to '
+        f'({e.strerror or e}); make a copy of it where you may write') from None
     try:
         remove_parts(folder, age=-1)
         yield
@@ -231,8 +233,10 @@ def _forget(folder):
 
 # %% ../nbs/20_run.ipynb #77aa7141
 def _go_on(run, every):
-    if not (run/CONFIG).is_file(): raise InputError(
-        f'resume: {printable(run)}: no {CONFIG} in it; give the folder of a run')
+    try: (run/CONFIG).lstat()
+    except PermissionError: raise InputError(f'resume: {printable(run)}: you may not read it') from None
+    except OSError: raise InputError(
+        f'resume: {printable(run)}: no {CONFIG} in it; give the folder of a run') from None
     with locked(run):
         if (run/'bundle').is_dir() and not (run/CHECKPOINT).exists(): raise InputError(
             f'resume: {printable(run)} is finished, its model is in {printable(run/"bundle")}; '
@@ -240,7 +244,7 @@ def _go_on(run, every):
         config = read_config(run/CONFIG)
         if 'source' not in config: raise InputError(f'resume: {run/CONFIG} names no source')
         learn, _ = prepare(config.pop('source'), config)
-        try: plan = plan_from_json((run/PLAN).read_text(encoding='utf-8'))
+        try: plan = plan_from_json(read_regular(run/PLAN, limit=2**24).decode())
         except (OSError, ValueError) as e:
             raise InputError(f'resume: {printable(run/PLAN)}: cannot be read ({e})') from None
         return _train(run, learn, plan, every)
@@ -278,7 +282,8 @@ def predict(
     folder = check_path('bundle', bundle)
     inner = folder/'bundle'
     predictor = Predictor(inner if inner.is_dir() else folder, max_pixels=max_pixels)
-    files = [f for i in images for f in (image_files(i) if Path(i).is_dir() else [i])]
+    paths = [check_path('image', i) for i in images]
+    files = [f for p in paths for f in (image_files(p) if p.is_dir() else [p])]
     found = predictor(files)
     print(*found, sep='\n')
     if csv is not None: write_predictions(found, csv)
