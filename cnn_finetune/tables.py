@@ -69,8 +69,11 @@ def _listed(root, folders):
         top, *rest = f.parts[n:]
         if rest: below[top][tuple(rest)] = f
         else: loose.append(top)
-    for name, files in below.items():
-        if not files: raise InputError(f'{printable(root/name)}: no images; add some, or remove the folder')
+    for name in [n for n, files in below.items() if not files]:
+        if not any(map(split_of, below)): raise InputError(
+            f'{printable(root/name)}: no images; add some, or remove the folder')
+        warnings.warn(f'{printable(root/name)}: no images; left out')
+        del below[name]
     return below, loose
 
 # %% ../nbs/05a_tables.ipynb #3bafcbf1
@@ -463,6 +466,8 @@ def table_from(
                    split_col=split_col, group=group)
     if isinstance(source, pd.DataFrame):
         return table_from_frame(source, folder=folder or '.', **columns)
+    if not isinstance(source, (str, os.PathLike)): raise InputError(f'source: a {type(source).__name__}; '
+        f'give a folder, a CSV, a data frame, or one of {", ".join(SOURCES)}')
     path, name = check_path('source', source), str(source)
     if name.startswith(NAMED): name = check_one_of('source', name[len(NAMED):], SOURCES)
     elif path.exists() or name not in SOURCES: name = None
