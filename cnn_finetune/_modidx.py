@@ -678,6 +678,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cnn_finetune.rates.stage_lrs': ('rates.html#stage_lrs', 'cnn_finetune/rates.py')},
             'cnn_finetune.report': { 'cnn_finetune.report.CNNLearner.answers': ('report.html#cnnlearner.answers', 'cnn_finetune/report.py'),
                                      'cnn_finetune.report.CNNLearner.report': ('report.html#cnnlearner.report', 'cnn_finetune/report.py'),
+                                     'cnn_finetune.report.CNNLearner.set_temperature': ( 'report.html#cnnlearner.set_temperature',
+                                                                                         'cnn_finetune/report.py'),
                                      'cnn_finetune.report.Calibration': ('report.html#calibration', 'cnn_finetune/report.py'),
                                      'cnn_finetune.report.Calibration.__repr__': ( 'report.html#calibration.__repr__',
                                                                                    'cnn_finetune/report.py'),
