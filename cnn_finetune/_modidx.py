@@ -723,6 +723,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.review._figures': ('review.html#_figures', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._judged_rows': ('review.html#_judged_rows', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._learner': ('review.html#_learner', 'cnn_finetune/review.py'),
+                                     'cnn_finetune.review._looked_at': ('review.html#_looked_at', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._matrix': ('review.html#_matrix', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._page_rows': ('review.html#_page_rows', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._readable': ('review.html#_readable', 'cnn_finetune/review.py'),
@@ -919,4 +920,14 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.tuning._runs': ('tuning.html#_runs', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._same_run': ('tuning.html#_same_run', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._steps_of': ('tuning.html#_steps_of', 'cnn_finetune/tuning.py'),
-                                     'cnn_finetune.tuning._trouble': ('tuning.html#_trouble', 'cnn_finetune/tuning.py')}}}
+                                     'cnn_finetune.tuning._trouble': ('tuning.html#_trouble', 'cnn_finetune/tuning.py')},
+            'cnn_finetune.why': { 'cnn_finetune.why.CNNLearner.why': ('why.html#cnnlearner.why', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why.Why': ('why.html#why', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why.Why.__init__': ('why.html#why.__init__', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why.Why.__repr__': ('why.html#why.__repr__', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why.Why.overlay': ('why.html#why.overlay', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why._area': ('why.html#_area', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why._score_and_maps': ('why.html#_score_and_maps', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why.class_map': ('why.html#class_map', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why.explain': ('why.html#explain', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why.faithfulness': ('why.html#faithfulness', 'cnn_finetune/why.py')}}}
