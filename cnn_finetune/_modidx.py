@@ -503,6 +503,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._image_table': ( 'inspect.html#_image_table',
                                                                                    'cnn_finetune/inspection.py'),
+                                         'cnn_finetune.inspection._joined': ('inspect.html#_joined', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._laid_over': ('inspect.html#_laid_over', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._left_out': ('inspect.html#_left_out', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._members': ('inspect.html#_members', 'cnn_finetune/inspection.py'),

@@ -49,7 +49,7 @@ def _learner(data, size, arch, run, bad, cache):
         folder = check_path('run', run)
         net = load_bundle(folder/'bundle' if (folder/'bundle').is_dir() else folder)
         arch, size = net.arch, size or net.pre.size
-    dls = image_dls(data, size=size, arch=arch, bad=bad, cache=cache, augment=False)
+    dls = image_dls(data, size=size, arch=arch, bad=bad, cache=cache, augment=False, leaks='keep')
     learn = cnn_learner(dls, arch, start=run)
     learn.remove_cbs([cb for cb in learn.cbs if cb.name == 'progress'])
     return learn
