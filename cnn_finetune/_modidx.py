@@ -779,6 +779,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.review._learner': ('review.html#_learner', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._looked_at': ('review.html#_looked_at', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._matrix': ('review.html#_matrix', 'cnn_finetune/review.py'),
+                                     'cnn_finetune.review._network': ('review.html#_network', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._page_rows': ('review.html#_page_rows', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._readable': ('review.html#_readable', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._sources': ('review.html#_sources', 'cnn_finetune/review.py'),
