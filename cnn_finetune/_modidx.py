@@ -28,6 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cnn_finetune.audit._summary': ('audit.html#_summary', 'cnn_finetune/audit.py'),
                                     'cnn_finetune.audit._unreadable': ('audit.html#_unreadable', 'cnn_finetune/audit.py'),
                                     'cnn_finetune.audit._use': ('audit.html#_use', 'cnn_finetune/audit.py'),
+                                    'cnn_finetune.audit._where': ('audit.html#_where', 'cnn_finetune/audit.py'),
                                     'cnn_finetune.audit._with_bits': ('audit.html#_with_bits', 'cnn_finetune/audit.py'),
                                     'cnn_finetune.audit._without_leaks': ('audit.html#_without_leaks', 'cnn_finetune/audit.py'),
                                     'cnn_finetune.audit._write_csv': ('audit.html#_write_csv', 'cnn_finetune/audit.py'),
