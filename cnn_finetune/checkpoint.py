@@ -129,7 +129,8 @@ def _labels(dataset):
 
 def _content(item):
     if isinstance(item, (tuple, list)): return b'|'.join(map(_content, item))
-    if isinstance(item, (str, Path)) and os.path.isfile(item): return Path(item).read_bytes()
+    named = isinstance(item, Path) or isinstance(item, str) and os.path.isabs(item)
+    if named and os.path.isfile(item): return Path(item).read_bytes()
     return item.tobytes() if isinstance(item, np.ndarray) else repr(item).encode()
 
 # %% ../nbs/15_checkpoint.ipynb #09be0585

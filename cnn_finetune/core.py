@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PART', 'BF16_FROM', 'PROFILE_VARIABLE', 'PROFILE_FORMAT', 'InputError', 'check_whole', 'check_number', 'check_one_of',
-           'check_path', 'write_whole', 'sync_folder', 'is_part', 'remove_parts', 'new_folder', 'refuse_existing',
-           'read_regular', 'printable', 'raw_text', 'check_ours', 'write_json', 'read_json', 'threads', 'cores',
-           'one_thread', 'on_cores', 'bf16_unit', 'precision_rule', 'profile_path', 'machine_facts', 'write_profile',
-           'read_profile']
+           'check_path', 'printable', 'raw_text', 'write_whole', 'sync_folder', 'is_part', 'remove_parts',
+           'check_writable', 'new_folder', 'refuse_existing', 'read_regular', 'check_ours', 'write_json', 'read_json',
+           'threads', 'cores', 'one_thread', 'on_cores', 'bf16_unit', 'precision_rule', 'profile_path', 'machine_facts',
+           'write_profile', 'read_profile']
 
 # %% ../nbs/00_core.ipynb #10c89863
 import contextvars, errno, json, math, numbers, os, platform, re
@@ -68,6 +68,28 @@ def check_path(
         path = Path(value)
         return path.expanduser() if path.parts[:1] == ('~',) else path
     raise InputError(f'{name}: {type(value).__name__} {value!r}; give a path')
+
+# %% ../nbs/00_core.ipynb #251376fc
+_UNPRINTABLE = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]|\\(?=x[0-9a-f]{2})')
+
+def printable(
+    text:str, # Perhaps the name of a file; line breaks and tabs are left
+) -> str: # Valid Unicode without control characters
+    "Text that can be printed: a control character, or a byte that is no UTF-8, is written as \\xNN"
+    text = _UNPRINTABLE.sub(_as_bytes, str(text))
+    return text.encode('utf-8', 'backslashreplace').decode()
+
+def raw_text(
+    text:str, # From `printable`
+) -> str: # What it was made of
+    "The name behind a printable one"
+    return re.sub(r'(\\x[0-9a-f]{2})+', _from_bytes, text)
+
+def _as_bytes(m):
+    return ''.join(f'\\x{b:02x}' for b in m[0].encode('utf-8', 'surrogateescape'))
+
+def _from_bytes(m):
+    return bytes.fromhex(m[0].replace('\\x', '')).decode('utf-8', 'surrogateescape')
 
 # %% ../nbs/00_core.ipynb #b734ac83
 PART = '.cnn_finetune-{}.part' # Name of a file that is being written
@@ -161,6 +183,20 @@ def _abandoned(part, age):
     finally: os.close(handle)
     return age > day if free is None else free
 
+# %% ../nbs/00_core.ipynb #6bae4a64
+def check_writable(
+    file:str|Path, # That will be written later
+) -> Path: # The same file
+    "Create a file in the same folder and take it away again; else an InputError"
+    file = check_path('file', file)
+    part = file.with_name(PART.format(secrets.token_hex(8)))
+    try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        part.unlink()
+    except OSError as e: raise InputError(f'{printable(file)}: cannot be written '
+                                          f'({e.strerror}); give another place') from None
+    return file
+
 # %% ../nbs/00_core.ipynb #9f79a856
 @contextmanager
 def new_folder(
@@ -169,6 +205,7 @@ def new_folder(
     "A folder that is there whole, or not at all: written beside its place, then renamed into it"
     path = refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     remove_parts(path.parent, deep=False)
     part = path.with_name(PART.format(secrets.token_hex(8)))
     part.mkdir()
@@ -206,28 +243,6 @@ def read_regular(
         if n is None and limit is not None and size > limit:
             raise OSError(errno.EFBIG, f'more than {limit} bytes', str(path))
         return f.read(n)
-
-# %% ../nbs/00_core.ipynb #251376fc
-_UNPRINTABLE = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]|\\(?=x[0-9a-f]{2})')
-
-def printable(
-    text:str, # Perhaps the name of a file; line breaks and tabs are left
-) -> str: # Valid Unicode without control characters
-    "Text that can be printed: a control character, or a byte that is no UTF-8, is written as \\xNN"
-    text = _UNPRINTABLE.sub(_as_bytes, str(text))
-    return text.encode('utf-8', 'backslashreplace').decode()
-
-def raw_text(
-    text:str, # From `printable`
-) -> str: # What it was made of
-    "The name behind a printable one"
-    return re.sub(r'(\\x[0-9a-f]{2})+', _from_bytes, text)
-
-def _as_bytes(m):
-    return ''.join(f'\\x{b:02x}' for b in m[0].encode('utf-8', 'surrogateescape'))
-
-def _from_bytes(m):
-    return bytes.fromhex(m[0].replace('\\x', '')).decode('utf-8', 'surrogateescape')
 
 # %% ../nbs/00_core.ipynb #32f30d37
 def check_ours(

@@ -278,7 +278,7 @@ def predict(
     max_pixels:int=None, # Images with more are refused; default as in training
 ) -> list[Prediction]: # In their order
     "Classify images and print a line for each"
-    if csv is not None: csv = refuse_existing(csv, 'file')
+    if csv is not None: csv = check_writable(refuse_existing(csv, 'file'))
     folder = check_path('bundle', bundle)
     inner = folder/'bundle'
     predictor = Predictor(inner if inner.is_dir() else folder, max_pixels=max_pixels)

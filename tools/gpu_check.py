@@ -58,7 +58,7 @@ def apart(a, b): return float((a - b).norm()/b.norm())
 
 def trained(photos, device, **given):
     "A head phase and a second phase: the history, and seconds."
-    dls = image_dls(photos, size=given.pop('size'), bs=32, seed=0)
+    dls = image_dls(photos, size=given.pop('size'), bs=32, seed=0, flip=False)
     learn = cnn_learner(dls.to(torch.device(device)), seed=0).remove_cb(ProgressCallback)
     start = time.perf_counter()
     with learn.no_logging(): learn.fine_tune(2, method='top', **given)
@@ -80,7 +80,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, 'photos')
         photographs(photos, o.images, o.size)
-        dls = image_dls(photos, size=o.size, bs=32, seed=0)
+        dls = image_dls(photos, size=o.size, bs=32, seed=0, flip=False)
         learn = cnn_learner(dls, seed=0)
         x = torch.cat([b[0] for b in dls.valid])
         found = passes(learn.cnn.eval(), x)
