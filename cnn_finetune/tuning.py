@@ -152,7 +152,7 @@ def fit_plan(self:CNNLearner,
     run = check_path('save' if save else 'resume', save or resume) if save or resume else None
     file = run/CHECKPOINT if run else None
     about = _about(self, plan) if file else {}
-    state = _same_run(file, about) if resume else None
+    state = _same_run(file, about, self) if resume else None
     _check_plan(self, plan)
     if save: _new_run(file, plan)
     self._carry_out(PlanRun(self, plan, file, about, every, state), cbs)
@@ -199,9 +199,11 @@ def _about(learn, plan):
 def _new_run(file, plan):
     if file.exists(): raise InputError(f'{file.parent}: holds a run already; continue it with '
         f'resume={str(file.parent)!r}, or give a new folder')
+    text, own = plan.to_json().encode(), file.parent/'plan.json'
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file.parent/'plan.json', plan.to_json().encode())
+        if own.is_file() and read_regular(own) == text: return
+        write_whole(refuse_existing(own, 'folder for the run'), text)
     except OSError as e: raise OSError(f'save: {file.parent} cannot be written ({e}); '
                                        'give another folder') from None
 
@@ -210,11 +212,9 @@ def _plan_facts(text):
     return dict(phases=[p.name for p in plan]) | {f'phase {i} {p.name!r}, {k}': v
         for i, p in enumerate(plan, 1) for k, v in asdict(p).items()}
 
-def _same_run(file, about):
-    state = read_state(file)
-    try: facts, plan, machine = state['facts'], state['plan'], state['machine']
-    except (KeyError, TypeError): raise InputError(
-        f'{file}: no checkpoint of a run; give the folder of one') from None
+def _same_run(file, about, learn):
+    state = _run_of(file)
+    facts, plan, machine = state['facts'], state['plan'], state['machine']
     found = differences(facts, about['facts']) + differences(
         _plan_facts(plan), _plan_facts(about['plan']))
     if found: raise InputError(f'resume: {file.parent} is another run: ' + '; '.join(found)
@@ -222,7 +222,17 @@ def _same_run(file, about):
     rounding = differences(machine, about['machine'])
     if rounding: warnings.warn('resume: the run may not end with the same bits; '
         + '; '.join(rounding))
-    return state
+    try: return check_run(state, learn, len(plan_from_json(plan)))
+    except InputError as e: raise InputError(
+        f'{file}: not the state of this run ({e}); start the run again') from None
+
+def _run_of(file):
+    state = read_state(file)
+    try:
+        plan_from_json(state['plan'])
+        return state | dict(facts=dict(state['facts']), machine=dict(state['machine']))
+    except (KeyError, TypeError, ValueError) as e: raise InputError(
+        f'{file}: no checkpoint of a run; give the folder of one ({str(e)[:80]})') from None
 
 # %% ../nbs/16_tuning.ipynb #c84c7f5a
 @patch
@@ -284,7 +294,4 @@ def resume(self:CNNLearner,
     return self.fit_plan(_plan_of(run), resume=run, every=every, cbs=cbs)
 
 def _plan_of(run):
-    file = check_path('resume', run)/CHECKPOINT
-    state = read_state(file)
-    if isinstance(state, dict) and 'plan' in state: return plan_from_json(state['plan'])
-    raise InputError(f'{file}: no checkpoint of a run; give the folder of one')
+    return plan_from_json(_run_of(check_path('resume', run)/CHECKPOINT)['plan'])
