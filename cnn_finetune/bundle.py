@@ -46,6 +46,8 @@ _PREPROCESS = _object(
     mean=_three_of('number', minimum=-1e6, maximum=1e6),
     std=_three_of('number', minimum=1e-6, maximum=1e6),
     max_pixels=dict(type='integer', minimum=1, maximum=MOST_PIXELS))
+_SERVING = _object(cut=dict(type='string', maxLength=200), precision=_one_of(DTYPES))
+_SERVING['properties']['temperature'] = dict(type='number', exclusiveMinimum=0) # May be missing: 1
 SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema',
     'title': 'bundle.json of cnn_finetune'} | _object(
     format=dict(const=FORMAT),
@@ -56,7 +58,7 @@ SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema',
     kind=_one_of(ACTIVATIONS),
     head=_object(name=dict(type='string', maxLength=200), args=dict(type='object')),
     preprocess=_PREPROCESS,
-    serving=_object(cut=dict(type='string', maxLength=200), precision=_one_of(DTYPES)))
+    serving=_SERVING)
 
 # %% ../nbs/19_bundle.ipynb #aa1d5103
 def write_bundle(
@@ -242,6 +244,7 @@ class Predictor:
     ):
         net = bundle if isinstance(bundle, CNN) else load_bundle(bundle)
         self.device, self.classes, self.kind = device, net.classes, net.kind
+        self.temperature = net.serving.get('temperature', 1.)
         self.pre = net.pre if max_pixels is None else replace(net.pre, max_pixels=max_pixels)
         self.served = ServedNet(_moved(net, device), precision=precision or _usual(net, device))
     def probabilities(self,
@@ -251,7 +254,7 @@ class Predictor:
         alone = len(x) == 1 and torch.get_num_threads() > 1
         with torch.inference_mode():
             logits = (self.served.one if alone else self.served)(x.to(self.device))
-            return ACTIVATIONS[self.kind](logits).cpu()
+            return ACTIVATIONS[self.kind](logits/self.temperature).cpu()
 
 def _moved(net, device):
     try: return net.to(device)

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-# %% ../nbs/23_cli.ipynb #6a502ebd
+# %% ../nbs/23_cli.ipynb #87b1cc6c
 COMMANDS = dict(demo='run', audit='audit', fit='run', predict='run', inspect='review',
                 evaluate='review', calibrate='step') # Name to its module
 
 def described() -> dict: # Command to its help and its options
     "The commands as their functions describe them; imports everything"
     def command(f, more): return dict(help=f.__doc__.splitlines()[0],
-        options={name: option for g in (f, *more) for name, option in _described(g).items()})
+        options={name: option for g in (f, *more) for name, option in _described(g).items()} | _described(f))
     run = import_module('cnn_finetune.run')
     found = {name: command(_function(name), run.STEPS if name == 'fit' else ()) for name in COMMANDS}
     known = {*run.fit_options(), *inspect_parameters(run.fit)}

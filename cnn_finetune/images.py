@@ -104,7 +104,7 @@ def _finished(im, source, self):
     im = _eight_bit(ImageOps.exif_transpose(im), bits)
     return _reduced(_in_mode(im, self), self)
 
-# %% ../nbs/04_images.ipynb #46203425
+# %% ../nbs/04_images.ipynb #6ca0b12f
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26
 _FORMATS = None
 _HEIF = '.heic', '.heif', '.hif'
@@ -126,8 +126,7 @@ def _opened(source, pre):
     if not isinstance(source, bytes): raise InputError(
         f'image: a {type(source).__name__}; give a file, a PIL image or a uint8 array')
     if _is_heif(source): _register_heif()
-    if pre.max_pixels > 2*(Image.MAX_IMAGE_PIXELS or np.inf):
-        Image.MAX_IMAGE_PIXELS = pre.max_pixels//2 + 1
+    if pre.max_pixels > (Image.MAX_IMAGE_PIXELS or np.inf): Image.MAX_IMAGE_PIXELS = pre.max_pixels
     im = Image.open(io.BytesIO(source), formats=_formats())
     return _small_enough(im, pre, _passes(im, source))
 

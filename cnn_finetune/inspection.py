@@ -469,7 +469,8 @@ def inspect(self:CNNLearner,
     thumbs = _thumbs_of(self.dls, rows.image)
     pairs = find_copies(thumbs, near[:, :3], rows.get('digest'))
     groups = copy_groups(pairs, len(x))
-    labels = label_table(loo_scores(x, y, self.dls.c, groups), y)
+    together = _joined(groups, rows.get('group'))
+    labels = label_table(loo_scores(x, y, self.dls.c, together), y)
     table = _image_table(rows, self.dls.vocab, labels, near, cosine, groups, image_facts(thumbs))
     findings = _findings(table, pairs, _without_leaks(x, y, table, pairs, self.dls.c))
     more = forecast(learning_curve(x, y, self.dls.c))
@@ -483,6 +484,15 @@ def _rows(dls):
     if dls.targets.kind != 'multiclass': raise InputError(
         'inspect: only for images with one label each')
     return dls.table[dls.table.split.ne('test')].reset_index(drop=True)
+
+def _joined(groups, given):
+    "Groups of copies, joined with the groups that the table names"
+    if given is None: return groups
+    given = pd.Series(np.asarray(given, dtype=object)).where(pd.notna(given), None)
+    first = {}
+    pairs = [(first.setdefault(g, i), i) for i, g in enumerate(given) if g is not None]
+    copies = [(first.setdefault(('copy', g), i), i) for i, g in enumerate(groups)]
+    return copy_groups(pd.DataFrame(pairs + copies, columns=['a', 'b']), len(groups))
 
 def _test_rows(dls): return dls.table.loc[dls.table.split.eq('test'), ['image', 'label', 'split']]
 
@@ -553,7 +563,7 @@ def _without_leaks(x, y, table, pairs, classes):
 @patch
 def corrections(self:Inspection,
     path:str|os.PathLike, # A CSV that does not exist yet
-) -> pd.DataFrame: # What was written: file, label, split, suggestion, why
+) -> pd.DataFrame: # What was written: file, label, split, suggestion, why, copies (one number a group)
     "Write a CSV for a person to correct, which `fit` understands"
     path = refuse_existing(path, 'file')
     if self.table.image.str.match(r'image \d+$').any(): raise InputError(
@@ -563,10 +573,11 @@ def corrections(self:Inspection,
     rank[order[::-1]] = range(len(order), 0, -1)
     t = self.table.loc[rank.sort_values(kind='stable').index]
     table = pd.DataFrame(dict(file=[os.path.abspath(f) for f in t.image], label=t.label, split=t.split,
-        suggestion=t.predicted.where(t['why'].str.contains('label|conflict'), ''), why=t['why']))
+        suggestion=t.predicted.where(t['why'].str.contains('label|conflict'), ''), why=t['why'],
+        copies=t.group))
     if self.test is not None and len(self.test): table = pd.concat([table, pd.DataFrame(dict(
         file=[os.path.abspath(f) for f in self.test.image], label=self.test.label,
-        split='test', suggestion='', why=''))])
+        split='test', suggestion='', why='', copies=range(-1, -1 - len(self.test), -1)))])
     write_whole(path, table.to_csv(index=False).encode('utf-8', 'surrogateescape'))
     return table
 

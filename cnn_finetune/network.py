@@ -424,7 +424,7 @@ class CNN(nn.Module):
     def probabilities(self,
         logits:torch.Tensor, # (b, classes)
     ) -> torch.Tensor: # (b, classes); for one class of many each row sums to 1
-        return ACTIVATIONS[self.kind](logits)
+        return ACTIVATIONS[self.kind](logits/self.serving.get('temperature', 1.))
 
 def _all_arguments(head, given):
     if head not in HEADS: return given # Refused by `make_head`

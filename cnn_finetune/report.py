@@ -247,11 +247,11 @@ def _ece(p, right, place): return float(np.abs(np.bincount(place, right - p)).su
 # %% ../nbs/17_report.ipynb #791cc621
 @patch
 def temperature(self:Report
-) -> float: # In [0.05, 20]; the loss is least with logits divided by it
+) -> float: # In [0.001, 1000]; the loss is least with logits divided by it
     "The one number that calibrates all probabilities and changes no answer (Guo and others 2017)"
     logits, n = np.log(self.probs.clip(1e-30)), np.arange(self.n)
     def loss(t): return -log_softmax(logits/np.exp(t), 1)[n, self.targets].mean()
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(.05), np.log(20)), method='bounded').x))
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(.001), np.log(1000)), method='bounded').x))
 
 @patch
 def tempered(self:Report,
@@ -261,6 +261,15 @@ def tempered(self:Report,
     check_number('temperature', temperature, 0)
     return Report(self.targets, softmax(np.log(self.probs.clip(1e-30))/temperature, 1), self.vocab,
                   self.images)
+
+@patch
+def set_temperature(self:CNNLearner,
+    dl=None, # Loader with labels; default the validation images
+) -> float: # The temperature, which a bundle keeps
+    "Calibrate the probabilities of a trained network; its answers stay the same"
+    given = self.cnn.serving.get('temperature', 1.)
+    self.cnn.serving = self.cnn.serving | dict(temperature=given*self.report(dl).temperature())
+    return self.cnn.serving['temperature']
 
 # %% ../nbs/17_report.ipynb #372ce735
 @patch
