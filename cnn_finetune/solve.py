@@ -26,14 +26,14 @@ from .network import *
 def feature_scale(
     X:torch.Tensor, # Features (n, d), float64
     w:torch.Tensor, # Weights of the rows (n,)
-) -> tuple[torch.Tensor, torch.Tensor]: # Mean (d,) and standard deviation (d,)
-    "The weighted mean and standard deviation of each feature; 1 where it is constant"
+) -> tuple[torch.Tensor, torch.Tensor]: # Mean (d,) and scale (d,)
+    "The weighted mean of each feature and its scale, by (1); 1 where all features are constant"
     return _scale(w@X/w.sum(), w@X**2/w.sum())
 
 def _scale(mean, square):
-    var = square - mean**2
-    flat = var <= 1e-10*square
-    return mean, torch.where(flat, 1., var.clamp(min=0).sqrt())
+    var = (square - mean**2).clamp(min=0)
+    flat = var.mean() <= 1e-12*square.mean()
+    return mean, torch.ones_like(var) if flat else (var + var.mean()).sqrt()
 
 # %% ../nbs/11_solve.ipynb #5b6b0b9f
 def principal(
