@@ -412,15 +412,20 @@ class ImageLoader(TfmdDL):
         n_threads:int=2, # Threads that decode
         num_workers:int=0, # Of fastai's loaders, for its own calls; not used
         after_batch=None, # Transforms of a whole batch; default pixels to [0, 1]
+        weights=None, # How often a row is drawn when shuffled, relative to the others (n,); default once
         **kwargs, # For fastai's TfmdDL
     ):
-        self.random_views, self.n_threads = random_views, n_threads
+        self.random_views, self.n_threads, self.weights = random_views, n_threads, weights
         after_batch = [IntToFloatTensor()] if after_batch is None else after_batch
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0,
                          after_batch=after_batch, **kwargs)
     def new(self, dataset=None, cls=None, **kwargs):
         own = dict(random_views=self.random_views, n_threads=self.n_threads)
+        if dataset is None or dataset is self.dataset: own['weights'] = self.weights
         return super().new(dataset, cls, **own | kwargs)
+    def shuffle_fn(self, places):
+        if self.weights is None: return super().shuffle_fn(places)
+        return self.rng.choices(places, weights=self.weights, k=len(places))
     def create_batches(self, samples):
         draw, split = self.rng.getrandbits(63), self.dataset.split_idx
         random_views = self.random_views if split is None else split == 0
@@ -456,7 +461,7 @@ class ImageData(DataLoaders):
     @property
     def c(self): return len(self.vocab)
     @property
-    def weights(self): return None # Of the training images when they are drawn
+    def weights(self): return self.train.weights # Of the training images when they are drawn, or None
     def __repr__(self):
         counts, (h, w) = self.table.split.value_counts(), self.pre.size
         sizes = [f'{counts[s]} {s}' for s in ('train', 'valid', 'test') if s in counts]
@@ -477,6 +482,13 @@ def reseeded(self:ImageData,
     loaders = [dl.new() for dl in self.loaders]
     for dl in loaders: dl.rng = random.Random(seed)
     return self._like(loaders)
+
+@patch
+def drawn(self:ImageData,
+    weights:list, # How often each training image is drawn, relative to the others (n,)
+) -> ImageData: # New loaders over the same rows
+    "The same data, with training images drawn by weight and with replacement"
+    return self._like([self.train.new(weights=[*map(float, weights)]), self.valid.new()])
 
 @patch
 def as_validation(self:ImageData

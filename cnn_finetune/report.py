@@ -74,6 +74,8 @@ class Report:
         interval = '95% interval {:.1%} to {:.1%}'.format(*self.interval)
         return f'accuracy {self.accuracy:.1%} ({self.correct} of {self.n}; {interval})'
 
+REPORTS = dict(multiclass=Report) # Kind of answer to class of report
+
 def _names(images):
     return [printable(i) if isinstance(i, (str, os.PathLike)) else f'image {k}'
             for k, i in enumerate(images)]
@@ -373,7 +375,7 @@ def table(self:MultiReport
                    threshold=self.thresholds)
     return pd.DataFrame(columns, index=self.vocab)
 
-REPORTS = dict(multiclass=Report, multilabel=MultiReport)
+REPORTS['multilabel'] = MultiReport
 
 # %% ../nbs/17_report.ipynb #f8f98240
 @patch
