@@ -33,17 +33,21 @@ class Audit:
     @property
     def exit_code(self): return SEVERITIES.get(self.worst, 0)
     def __repr__(self):
-        head = '; '.join(f'{k} {_plainly(v)}' for k, v in self.summary.items())
-        lines = [f'{f.severity}: {_line(f)}' for f in self.findings.head(30).itertuples()]
+        facts, found = self.summary.items(), self.findings.head(30)
+        head = '; '.join(f'{k} {_plainly(v)}' for k, v in facts)
+        lines = [f'{f.severity}: {_line(f)}' for f in found.itertuples()]
         more = len(self.findings) - 30
-        if more > 0: lines.append(f'and {more} more; --csv or --json writes all of them')
-        return printable('\n'.join([head, *lines, '' if lines else 'nothing found'])).rstrip()
+        if more > 0: lines.append(f'and {more} more; --csv writes them all')
+        return printable('\n'.join([head, *(lines or ['nothing found'])]))
 
 def _plainly(v):
-    if isinstance(v, dict) and len(v) > 12: return f'{len(v)}, {min(v.values())} to {max(v.values())} images each'
-    return ', '.join(f'{k}: {n}' for k, n in v.items()) if isinstance(v, dict) else str(v)
+    if not isinstance(v, dict): return str(v)
+    if len(v) <= 12: return ', '.join(f'{k}: {n}' for k, n in v.items())
+    return f'{len(v)}, {min(v.values())} to {max(v.values())} images each'
 
-def _line(f): return ': '.join(filter(None, [str(f.file), f.finding])) + f'; {f.remedy}'
+def _line(f): return f'{_where(f)}; {f.remedy}'
+
+def _where(f): return f'{f.file}: {f.finding}' if f.file else f.finding
 
 # %% ../nbs/05b_audit.ipynb #1d5a9ae7
 def _unreadable(facts):
@@ -51,7 +55,7 @@ def _unreadable(facts):
         yield 'error', 'unreadable', f.file, f.error, "repair or remove it, or pass bad='skip'"
 
 def _classes(good):
-    counts = good.label[good.split.ne('test')].value_counts()
+    counts = good.label[good.split.ne('test')].explode().value_counts() # A tuple counts for each of its classes
     if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}',
                                'a classifier needs images of two classes or more')
     elif counts.min() < 2: yield ('error', 'classes', '', f'class {counts.idxmin()!r} has 1 image',
@@ -59,9 +63,10 @@ def _classes(good):
 
 def _names(good):
     alike = {}
-    for name in good.label.unique(): alike.setdefault(_folded(name), []).append(name)
+    for name in good.label.explode().dropna().unique(): alike.setdefault(_folded(name), []).append(name)
     for names in alike.values():
-        if len(names) > 1: yield ('warning', 'names', '', 'classes ' + ' and '.join(map(repr, sorted(names)))
+        if len(names) > 1:
+            yield ('warning', 'names', '', 'classes ' + ' and '.join(map(repr, sorted(names)))
                                   + ' are probably the same', 'give them one name')
 
 def _folded(name):
@@ -69,7 +74,7 @@ def _folded(name):
     return ''.join(c for c in text if c.isalnum() or unicodedata.category(c)[0] == 'S') or text
 
 def _splits(good):
-    have = {s: set(g.label) for s, g in good.groupby('side')}
+    have = {s: set(g.label.explode().dropna()) for s, g in good.groupby('side')}
     train, valid = have.get('train', set()), have.get('valid')
     for s in ('valid', 'test'):
         for c in sorted(have.get(s, set()) - train): yield ('error', 'classes', '',
@@ -103,25 +108,30 @@ def _groups(good):
 # %% ../nbs/05b_audit.ipynb #c2587cef
 @patch
 def usable(self:Audit,
-    bad:str='raise', # Unreadable images: 'raise' names them and stops, 'skip' leaves them out
-    leaks:str='raise', # Images or groups on two sides: 'raise', 'keep', or 'skip' leaves the training side out
+    bad:str='raise', # Unreadable images: 'raise' or 'skip'
+    leaks:str='raise', # Images or groups on two sides: 'raise', 'keep' or 'skip'
 ) -> pd.DataFrame: # The rows to train and validate on
     "Refuse what has errors, say the warnings, and give the rows that can be used"
     check_one_of('bad', bad, ('raise', 'skip'))
     check_one_of('leaks', leaks, ('raise', 'keep', 'skip'))
     errors = self.findings[self.findings.severity.eq('error')]
-    lost, classes, leaked = (errors[errors.kind.eq(k)] for k in ('unreadable', 'classes', 'leak'))
+    lost, classes, leaked = (errors[errors.kind.eq(k)]
+        for k in ('unreadable', 'classes', 'leak'))
     if len(lost): _report_bad(lost, self.summary['images'], bad)
-    for f in classes.itertuples(): raise InputError(f'{f.finding}; {f.remedy}')
+    for f in classes.itertuples():
+        raise InputError(f'{f.finding}; {f.remedy}')
     if len(leaked) and leaks == 'raise': raise InputError(
-        f'images on two sides of the split: {len(leaked)}: {_several(leaked)}. {_LEAK.capitalize()}')
+        f'images on two sides of the split: {len(leaked)}: '
+        f'{_several(leaked)}. {_LEAK.capitalize()}')
     warned = self.findings[self.findings.severity.eq('warning')]
-    for kind, g in warned.groupby('kind', sort=False): warnings.warn(_several(g, 2) + f'; {g.remedy.iloc[0]}')
+    for kind, g in warned.groupby('kind', sort=False):
+        warnings.warn(_several(g, 2) + f'; {g.remedy.iloc[0]}')
     return self.table if leaks != 'skip' else _without_leaks(self.table)
 
 def _several(found, n=5):
-    said = [': '.join(filter(None, [f.file, f.finding])) for f in found.head(n).itertuples()]
-    return printable('; '.join(said)) + (f'; and {len(found) - n} more' if len(found) > n else '')
+    said = [_where(f) for f in found.head(n).itertuples()]
+    if len(found) > n: said.append(f'and {len(found) - n} more')
+    return printable('; '.join(said))
 
 def _report_bad(lost, n, bad):
     text, count = _several(lost), f'{len(lost)} of {n} images'
@@ -129,13 +139,16 @@ def _report_bad(lost, n, bad):
     raise InputError(f"{count} cannot be read: {text}. Repair or remove them, or pass bad='skip'")
 
 def _without_leaks(table):
-    side, drop = table.split.replace('', 'train'), np.zeros(len(table), bool)
+    side = table.split.replace('', 'train')
+    drop = np.zeros(len(table), bool)
     for key in ('digest', 'group'):
         if key not in table: continue
-        for upper, lower in (('test', ('train', 'valid')), ('valid', ('train',))):
+        for upper, lower in (('test', ('train', 'valid')),
+            ('valid', ('train',))):
             there = set(table[key][side.eq(upper)]) - {''}
             drop |= (side.isin(lower) & table[key].isin(there)).to_numpy()
-    if drop.any(): warnings.warn(f'{drop.sum()} images left out that are on another side of the split')
+    if drop.any(): warnings.warn(
+        f'left out, because another side of the split has them: {drop.sum()} images')
     return table[~drop].reset_index(drop=True)
 
 # %% ../nbs/05b_audit.ipynb #d146ebfd
@@ -186,10 +199,14 @@ def _shapes(good, pre):
     if unseen > 1/3: yield ('warning' if unseen > .5 else 'note', 'unseen', '',
         f'validation never sees {unseen:.0%} of the area of the images', _other_shape(good, pre))
     huge = good[good.h*good.w > LARGE]
-    if len(huge): yield ('note', 'large', huge.file.iloc[0], f'{len(huge)} of {len(good)} images have more than '
-        f'{LARGE/1e6:.0f} megapixels', 'make them smaller to read them faster, or refuse them with max_pixels')
+    if len(huge):
+        yield ('note', 'large', huge.file.iloc[0],
+            f'{len(huge)} of {len(good)} images have more than '
+        f'{LARGE/1e6:.0f} megapixels',
+            'make them smaller to read them faster, or refuse them with max_pixels')
     small = (np.minimum(good.h/pre.height, good.w/pre.width) < .5).sum()
-    if small: yield ('note', 'small', '', f'{small} of {len(good)} images are enlarged more than twice',
+    if small:
+        yield ('note', 'small', '', f'{small} of {len(good)} images are enlarged more than twice',
                      'a smaller size is faster and shows as much')
 
 def _other_shape(good, pre):
@@ -210,13 +227,17 @@ def audit_table(
     facts = _facts_table(table, read_facts(table.image, pre, cache))
     good = facts[facts.error.isna()]
     pre, ranges = _with_bits(good, pre)
-    rules = [_unreadable(facts), _classes(good), _names(good), _splits(good), _copies(good),
-             _groups(good), _flat(good), ranges, _shapes(good, pre)]
+    rules = [_unreadable(facts), _classes(good), _names(good),
+             _splits(good), _copies(good), _groups(good), _flat(good), ranges, _shapes(good, pre)]
     rows = [*told, *(f for rule in rules for f in rule)]
-    found = pd.DataFrame(rows, columns=['severity', 'kind', 'file', 'finding', 'remedy'])
-    order = found.severity.map([*SEVERITIES].index).sort_values(ascending=False, kind='stable')
-    kept = table.assign(digest=facts.digest.to_numpy(), stamp=facts.stamp.to_numpy())[facts.error.isna().to_numpy()]
-    return Audit(kept.reset_index(drop=True), found.loc[order.index].reset_index(drop=True),
+    found = pd.DataFrame(rows, columns=['severity', 'kind', 'file',
+        'finding', 'remedy'])
+    rank = found.severity.map([*SEVERITIES].index)
+    order = rank.sort_values(ascending=False, kind='stable')
+    kept = table.assign(digest=facts.digest.to_numpy(),
+        stamp=facts.stamp.to_numpy())[facts.error.isna().to_numpy()]
+    return Audit(kept.reset_index(drop=True),
+        found.loc[order.index].reset_index(drop=True),
                  _summary(facts, good, pre), pre)
 
 def read_facts(
@@ -226,9 +247,11 @@ def read_facts(
 ) -> list[Facts]: # One for each, in their order
     "Read images in threads"
     images = [*images]
-    def read(part): return [image_facts(image, pre, cache) for image in part]
+    def read(part):
+        return [image_facts(image, pre, cache) for image in part]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        parts = pool.map(read, [images[i:i + 64] for i in range(0, len(images), 64)])
+        parts = pool.map(read, [images[i:i + 64]
+            for i in range(0, len(images), 64)])
         return [f for part in parts for f in part]
 
 # %% ../nbs/05b_audit.ipynb #26c6fdaf
@@ -251,7 +274,8 @@ def _facts_table(table, facts):
     side = table.split.replace('', 'train').to_numpy()
     group = table.group.to_numpy() if 'group' in table else None
     f.insert(0, 'file', names)
-    return f.assign(label=table.label.to_numpy(), split=table.split.to_numpy(), side=side, group=group)
+    return f.assign(label=table.label.to_numpy(), split=table.split.to_numpy(), side=side,
+        group=group)
 
 def _name(image, i): return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
@@ -259,11 +283,13 @@ def _summary(facts, good, pre):
     h, w = good.h.median(), good.w.median()
     made = dict(images=len(facts), unreadable=len(facts) - len(good),
         splits=facts.split.replace('', 'to split').value_counts().to_dict(),
-        classes=facts.label.value_counts(sort=False).to_dict(), modes=good['mode'].value_counts().to_dict())
+        classes=facts.label.explode().value_counts(sort=False).to_dict(),
+            modes=good['mode'].value_counts().to_dict())
     if not len(good): return made
     return made | dict(median_size=f'{h:.0f} x {w:.0f}',
         sizes=f'{good.h.min()} x {good.w.min()} to {good.h.max()} x {good.w.max()}',
-        bits=None if pre.bits is None else list(pre.bits), validation_sees=round(float(_seen(good, pre).mean()), 3))
+        bits=None if pre.bits is None else list(pre.bits),
+            validation_sees=round(float(_seen(good, pre).mean()), 3))
 
 # %% ../nbs/05b_audit.ipynb #08169d7d
 def audit(
@@ -278,19 +304,24 @@ def audit(
     split_col:str=None, # Table: column with the split, such as split or 'fold=0'; 'none' for none
     label:str=None, # Folder: which folder names the class, 'top' or 'parent'
     group=None, # What belongs together: 'parent', a column, a regular expression, or a function
+    label_delim:str=None, # Table: what stands between several labels of an image, such as ' '
     max_pixels:int=2**28, # Larger images are refused
     csv:str|Path=None, # Write the findings to this new file as well
     json:str|Path=None, # Write summary and findings to this new file as well
 ) -> Audit: # Everything that was found
     "Read every image and say what is wrong, how bad it is, and what to do"
     pre = Preprocess(size, fit=fit, crop=crop, max_pixels=max_pixels)
-    outs = [refuse_existing(f, 'file') for f in (csv, json) if f is not None]
+    outs = [refuse_existing(f, 'file') for f in (csv, json)
+        if f is not None]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        table = table_from(source, file_col, label_col, folder, suffix, split_col, label, group)
-    told = [('warning', 'source', '', str(w.message), 'look whether this is meant') for w in caught]
+        table = table_from(source, file_col, label_col, folder, suffix,
+            split_col, label, group, label_delim)
+    told = [('warning', 'source', '', str(w.message),
+        'look whether this is meant') for w in caught]
     found = audit_table(table, pre, told=told)
-    for f, write in zip(outs, [w for w, o in ((_write_csv, csv), (_write_json, json)) if o is not None]):
+    for f, write in zip(outs, [w for w, o in ((_write_csv, csv),
+        (_write_json, json)) if o is not None]):
         write(found, f)
     return found
 
@@ -299,5 +330,7 @@ def _write_csv(found, file):
     write_whole(file, text.encode())
 
 def _write_json(found, file):
-    rows = [{k: printable(v) for k, v in row.items()} for row in found.findings.to_dict('records')]
-    write_json(file, dict(worst=found.worst, summary=found.summary, findings=rows))
+    rows = [{k: printable(v) for k, v in row.items()}
+        for row in found.findings.to_dict('records')]
+    write_json(file, dict(worst=found.worst, summary=found.summary,
+        findings=rows))

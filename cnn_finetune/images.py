@@ -256,7 +256,7 @@ def image_facts(
     digest, stamp = '', None
     try:
         if isinstance(source, (str, os.PathLike)):
-            stamp, source = file_stamp(source), read_regular(source)
+            stamp, source = file_stamp(source), _content(source, pre)
         if isinstance(source, bytes) and not source: return Facts('empty (0 bytes)')
         digest = _digest(source)
         return _facts(source, pre, cache, digest, stamp)

