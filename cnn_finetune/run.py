@@ -140,7 +140,7 @@ def try_results(
     try:
         with replaced(learn.history, rows=[row]), new_folder(folder/'trial') as part:
             write_results(part, learn)
-            one = Predictor(part/'bundle')(learn.dls.valid_ds.items[:1])
+            one = Predictor(part/'bundle')([*learn.dls.valid_ds.items[:1], *learn.dls.train_ds.items[:1]][:1])
             write_predictions(one, part/'answers.csv')
             raise _Tried
     except _Tried: pass
@@ -221,9 +221,18 @@ def _finish(folder, learn):
     if not (folder/'bundle').exists(): write_results(folder, learn)
     (folder/CHECKPOINT).unlink()
     sync_folder(folder)
-    report = learn.report()
-    print(printable(f'\nvalidation {report}\n\n{report.table().round(3)}\n\nwritten to {folder}'))
+    said = [_validation(learn)]*bool(len(learn.dls.valid_ds)) + _leave_one_out(learn)
+    print(printable('\n' + '\n\n'.join([*said, f'written to {folder}'])))
     return learn
+
+def _validation(learn):
+    report = learn.report()
+    return f'validation {report}\n\n{report.table().round(3)}'
+
+def _leave_one_out(learn):
+    n, found = len(learn.dls.train_ds), [r['leave_one_out'] for r in learn.history.rows if 'leave_one_out' in r]
+    def interval(a): return '95% interval {:.1%} to {:.1%}'.format(*accuracy_interval(round(a*n), n))
+    return [f'leave-one-out {a:.1%} (of the solved head, {n} images; {interval(a)})' for a in found]
 
 def _forget(folder):
     "Remove a run that has trained nothing, so that its name is free again"
