@@ -55,7 +55,7 @@ def _unreadable(facts):
         yield 'error', 'unreadable', f.file, f.error, "repair or remove it, or pass bad='skip'"
 
 def _classes(good):
-    counts = good.label[good.split.ne('test')].value_counts()
+    counts = good.label[good.split.ne('test')].explode().value_counts() # A tuple counts for each of its classes
     if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}',
                                'a classifier needs images of two classes or more')
     elif counts.min() < 2: yield ('error', 'classes', '', f'class {counts.idxmin()!r} has 1 image',
@@ -63,7 +63,7 @@ def _classes(good):
 
 def _names(good):
     alike = {}
-    for name in good.label.unique(): alike.setdefault(_folded(name), []).append(name)
+    for name in good.label.explode().dropna().unique(): alike.setdefault(_folded(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             yield ('warning', 'names', '', 'classes ' + ' and '.join(map(repr, sorted(names)))
@@ -74,7 +74,7 @@ def _folded(name):
     return ''.join(c for c in text if c.isalnum() or unicodedata.category(c)[0] == 'S') or text
 
 def _splits(good):
-    have = {s: set(g.label) for s, g in good.groupby('side')}
+    have = {s: set(g.label.explode().dropna()) for s, g in good.groupby('side')}
     train, valid = have.get('train', set()), have.get('valid')
     for s in ('valid', 'test'):
         for c in sorted(have.get(s, set()) - train): yield ('error', 'classes', '',
@@ -283,7 +283,7 @@ def _summary(facts, good, pre):
     h, w = good.h.median(), good.w.median()
     made = dict(images=len(facts), unreadable=len(facts) - len(good),
         splits=facts.split.replace('', 'to split').value_counts().to_dict(),
-        classes=facts.label.value_counts(sort=False).to_dict(),
+        classes=facts.label.explode().value_counts(sort=False).to_dict(),
             modes=good['mode'].value_counts().to_dict())
     if not len(good): return made
     return made | dict(median_size=f'{h:.0f} x {w:.0f}',
@@ -304,6 +304,7 @@ def audit(
     split_col:str=None, # Table: column with the split, such as split or 'fold=0'; 'none' for none
     label:str=None, # Folder: which folder names the class, 'top' or 'parent'
     group=None, # What belongs together: 'parent', a column, a regular expression, or a function
+    label_delim:str=None, # Table: what stands between several labels of an image, such as ' '
     max_pixels:int=2**28, # Larger images are refused
     csv:str|Path=None, # Write the findings to this new file as well
     json:str|Path=None, # Write summary and findings to this new file as well
@@ -315,7 +316,7 @@ def audit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         table = table_from(source, file_col, label_col, folder, suffix,
-            split_col, label, group)
+            split_col, label, group, label_delim)
     told = [('warning', 'source', '', str(w.message),
         'look whether this is meant') for w in caught]
     found = audit_table(table, pre, told=told)

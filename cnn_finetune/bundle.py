@@ -48,6 +48,8 @@ _PREPROCESS = _object(
     max_pixels=dict(type='integer', minimum=1, maximum=MOST_PIXELS))
 _SERVING = _object(cut=dict(type='string', maxLength=200), precision=_one_of(DTYPES))
 _SERVING['properties']['temperature'] = dict(type='number', exclusiveMinimum=0) # May be missing: 1
+_SERVING['properties']['thresholds'] = dict(type='array', minItems=1, maxItems=100_000, # May be missing: one half
+    items=dict(type='number', minimum=0, maximum=1))
 SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema',
     'title': 'bundle.json of cnn_finetune'} | _object(
     format=dict(const=FORMAT),
@@ -125,6 +127,9 @@ def _network(about):
               about['kind'], **head['args'])
     if about['serving']['cut'] not in net.names: raise InputError(
         f"serving: no stage is called {about['serving']['cut']!r}")
+    wrong = about['serving'].get('thresholds', about['classes'])
+    if len(wrong) != len(about['classes']): raise InputError(
+        f"serving: {len(wrong)} thresholds for {len(about['classes'])} classes")
     net.serving = dict(about['serving'])
     return net
 
@@ -228,9 +233,13 @@ class Prediction:
     probability:float = 0. # Of that class
     probabilities:dict = None # Class to probability, likeliest first
     error:str|None = None # Why the image cannot be read
+    labels:tuple|None = None # For several labels: the classes that reach their thresholds
     def __str__(self):
         name = printable(self.image)
         if self.error: return f'{name}: cannot be read: {self.error}'
+        if self.labels is not None: return f'{name}: ' + (', '.join(
+            f'{printable(c)} {self.probabilities[c]:.1%}' if self.probabilities else printable(c)
+            for c in self.labels) or 'no label')
         return f'{name}: {printable(self.label)} {self.probability:.1%}'
 
 # %% ../nbs/19_bundle.ipynb #76d5e355
@@ -244,6 +253,7 @@ class Predictor:
     ):
         net = bundle if isinstance(bundle, CNN) else load_bundle(bundle)
         self.device, self.classes, self.kind = device, net.classes, net.kind
+        self.thresholds = net.thresholds
         self.temperature = net.serving.get('temperature', 1.)
         self.pre = net.pre if max_pixels is None else replace(net.pre, max_pixels=max_pixels)
         self.served = ServedNet(_moved(net, device), precision=precision or _usual(net, device))
@@ -288,7 +298,7 @@ def _batch(self:Predictor, images, names):
     read = [_read(image, self.pre) for image in images]
     good = [r for r in read if torch.is_tensor(r)]
     probs = iter(self.probabilities(torch.stack(good)) if good else [])
-    return [_answer(n, self.classes, next(probs)) if torch.is_tensor(r) else Prediction(n, error=r)
+    return [_answer(n, self.classes, next(probs), self.thresholds) if torch.is_tensor(r) else Prediction(n, error=r)
             for n, r in zip(names, read)]
 
 def _listed(images):
@@ -311,10 +321,11 @@ def _read(image, pre):
         if isinstance(e, InputError): raise
         return f'damaged ({e})'
 
-def _answer(name, classes, probs):
+def _answer(name, classes, probs, thresholds=None):
     order = probs.argsort(descending=True, stable=True).tolist()
     found = {classes[i]: float(probs[i]) for i in order}
-    return Prediction(name, classes[order[0]], float(probs[order[0]]), found)
+    labels = None if thresholds is None else tuple(classes[i] for i in order if probs[i] >= thresholds[i])
+    return Prediction(name, classes[order[0]], float(probs[order[0]]), found, labels=labels)
 
 # %% ../nbs/19_bundle.ipynb #69e325d6
 _RISKY = re.compile(r"(^|[;|])(?=[-='+@＝＋－＠])")
@@ -334,19 +345,21 @@ def raw_cell(
 
 # %% ../nbs/19_bundle.ipynb #d8e5e8ed
 COLUMNS = 'image', 'label', 'probability', 'error'
+_MORE = *COLUMNS, 'labels' # Where there may be several; names with blanks are quoted in the cell
 
 def write_predictions(
     found:list[Prediction], # From a Predictor
     path:str|Path, # A CSV that does not exist yet
 ) -> Path: # The file
-    "One line for each image: image, label, probability, error"
+    "One line for each image: image, label, probability, error; and labels where there may be several"
     path, text = refuse_existing(path, 'file'), io.StringIO()
     remove_parts(path.parent, deep=False)
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(COLUMNS)
+    several = any(p.labels is not None for p in found)
+    writer.writerow(_MORE if several else COLUMNS)
     for p in found:
         writer.writerow([safe_cell(p.image), safe_cell(p.label or ''), p.probability,
-                         safe_cell(p.error or '')])
+            safe_cell(p.error or ''), *([safe_cell(_joined(p.labels or ()))] if several else [])])
     write_whole(path, text.getvalue().encode())
     return path
 
@@ -357,11 +370,21 @@ def read_predictions(
     path = check_path('file', path)
     try:
         rows = csv.DictReader(io.StringIO(read_regular(path).decode(), newline=''))
-        if rows.fieldnames != [*COLUMNS]: raise ValueError(f'its columns are {rows.fieldnames}')
+        if rows.fieldnames not in ([*COLUMNS], [*_MORE]): raise ValueError(f'its columns are {rows.fieldnames}')
         return [*map(_read_row, rows)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as e: raise InputError(
         f'{printable(path)}: no table of predictions ({type(e).__name__}: {e})') from None
 
 def _read_row(r):
+    error = raw_cell(r['error']) or None
+    labels = None if 'labels' not in r or error else _parted(raw_cell(r['labels']))
     return Prediction(raw_cell(r['image']), raw_cell(r['label']) or None, float(r['probability']),
-                      error=raw_cell(r['error']) or None)
+                      error=error, labels=labels)
+
+def _joined(names):
+    "Names in one cell, between blanks, as a line of a table whose delimiter is a blank"
+    line = io.StringIO()
+    csv.writer(line, delimiter=' ', lineterminator='').writerow(names)
+    return line.getvalue()
+
+def _parted(cell): return tuple(next(csv.reader(io.StringIO(cell, newline=''), delimiter=' '), ()))

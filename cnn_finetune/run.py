@@ -194,8 +194,8 @@ def fit(
     with locked(folder):
         try: return _train(folder, learn, plan, every)
         except BaseException as e:
-            if not isinstance(e, KeyboardInterrupt) and not (folder/CHECKPOINT).exists():
-                _forget(folder)
+            begun = any((folder/name).exists() for name in (CHECKPOINT, 'bundle'))
+            if not begun and not isinstance(e, KeyboardInterrupt): _forget(folder)
             raise
 
 def _check_kept(source, settings):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLIT_WORDS', 'LABELS', 'TEXTURES', 'NAMED', 'SOURCES', 'split_of', 'table_from_folder', 'table_from_frame',
-           'table_from_csv', 'table_from_digits', 'table_from_textures', 'data_root', 'table_from_mnist', 'with_groups',
-           'table_from']
+           'table_from_csv', 'table_from_digits', 'table_from_textures', 'table_from_mosaics', 'data_root',
+           'table_from_mnist', 'with_groups', 'table_from']
 
 # %% ../nbs/05a_tables.ipynb #73fe3970
 import csv, json, os, re, unicodedata, warnings
@@ -161,31 +161,32 @@ def _question(root, below):
 def table_from_frame(
     frame:pd.DataFrame, # A row for each image
     file_col:str='file', # Column with the image files, or with pixels
-    label_col:str='label', # Column with the class names
+    label_col:str|list='label', # Column with the class names, or one column a class, of 0 and 1
     folder:str|Path='.', # Where the files are
     suffix:str='', # Ending of the files, where the names have none, such as .jpg
     split_col:str=None, # Column with the split, or such as 'fold=0'; 'none' for none; default it is looked for
     group=None, # What belongs together, as for `with_groups`
     name:str='table', # For messages
     lines:list=None, # For messages: the line of each row in its file; default its number
+    label_delim:str=None, # What stands between several labels of an image, such as ' '
 ) -> pd.DataFrame: # Columns image, label, split, and group if the frame has it
     "List the images that a data frame names"
     file_col = _named_column(frame, file_col)
-    for col in (file_col, label_col):
+    marks = _class_columns(frame, label_col)
+    for col in (file_col, *(marks or [label_col])):
         if col not in frame:
             raise InputError(f'{name}: no column {col!r} but '
             f'{[*frame.columns]}; name the columns with file_col and label_col')
-    images, labels = [*frame[file_col]], [_label(v)
-        for v in frame[label_col]]
+    images = [*frame[file_col]]
+    labels = _marked(frame[marks]) if marks else _labels(frame[label_col], label_delim)
+    _refuse_numbers(labels, f'{name}: column {label_col!r}')
     def place(i):
         return f'{name}: row {i}' if lines is None else f'{name}: line {lines[i]}'
     for i, (image, label) in enumerate(zip(images, labels)):
         if label is None or _missing(image): raise InputError(
             f'{place(i)} has no file or no label; fill it in or remove the row')
-        if isinstance(label, list): raise InputError(
-            f'{place(i)} has several labels, {label}; give one label a row')
-    taken = file_col, label_col, *([group] if isinstance(group, str)
-        else [])
+    taken = file_col, *(marks or [label_col]), *([group]
+        if isinstance(group, str) else [])
     split = _split_column(frame, taken, split_col)
     table = _table(_located(images, check_path('folder', folder), suffix),
         labels, split)
@@ -203,9 +204,39 @@ def _missing(v):
     return v is None or np.ndim(v) == 0 and not isinstance(v,
         (os.PathLike, dict)) and bool(pd.isna(v))
 
-def _label(v):
-    if isinstance(v, (list, tuple, set, np.ndarray)): return [*map(str, v)]
-    return None if _missing(v) else str(v)
+def _class_columns(frame, label_col):
+    "The columns of a table that has one for each class, or None"
+    names = label_col.split(',') if isinstance(label_col, str) else [*label_col]
+    return names if not isinstance(label_col, str) or len(names) > 1 and label_col not in frame else None
+
+def _labels(values, delim):
+    "A name for each image; or, where one has several, a sorted tuple of names for each"
+    labels = [_label(v, delim) for v in values]
+    several = any(isinstance(l, tuple) for l in labels)
+    return [(l,) if several and isinstance(l, str) else l for l in labels]
+
+def _label(v, delim):
+    if isinstance(v, (list, tuple, set, np.ndarray)): return tuple(sorted({*map(str, v)}))
+    if delim is None: return None if _missing(v) else str(v)
+    return () if _missing(v) else tuple(sorted({t.strip() for t in str(v).split(delim)} - {''}))
+
+def _marked(marks):
+    words = {c: [t.lower() for t in _texts(marks[c])] for c in marks}
+    odd = [(c, t) for c, ts in words.items() for t in ts if t not in _YES | _NO | {'-1'}]
+    if odd: raise InputError('label_col: column {!r} holds {!r}; with one column a class, each is 0 or 1'.format(*odd[0]))
+    rows = zip(*[[t in _YES for t in ts] for ts in words.values()])
+    return [tuple(sorted(str(c) for c, yes in zip(words, row) if yes)) for row in rows]
+
+def _refuse_numbers(labels, place):
+    several = {l for l in labels if l is not None}
+    if len(several) <= max(10, len(labels)/2) or not all(map(_is_number, several)): return
+    if all(float(l).is_integer() for l in several): return
+    raise InputError(f'{place} holds {len(several)} numbers, such as {min(several)}; a number for each image (regression) '
+                     'is not supported: cut it into classes, as pandas.cut does')
+
+def _is_number(label):
+    try: return isinstance(label, str) and np.isfinite(float(label))
+    except ValueError: return False
 
 # %% ../nbs/05a_tables.ipynb #312da30c
 def _located(images, folder, suffix):
@@ -303,7 +334,7 @@ def table_from_csv(
     file_col:str='file', # Column with the image files, relative to the folder of the CSV
     label_col:str='label', # Column with the class names
     folder:str|Path=None, # Where the files are; default the folder of the CSV
-    **options, # For `table_from_frame`: suffix, split_col, group
+    **options, # For `table_from_frame`: suffix, split_col, group, label_delim
 ) -> pd.DataFrame: # Columns image (file), label, split
     "List the images that a CSV, a Parquet file or JSON lines name"
     path = check_path('source', path)
@@ -423,6 +454,24 @@ def table_from_textures(
                 stride)]
     return _table(*zip(*rows))
 
+# %% ../nbs/05a_tables.ipynb #de4f4148
+def table_from_mosaics(
+    n:int=300, # Images, three in ten of them for validation
+    side:int=48, # Of each of the four patches, pixels
+    seed:int=0, # Of the choice of patches
+) -> pd.DataFrame: # Columns image (2 side x 2 side uint8), label (a tuple of names), split
+    "2 x 2 mosaics of `table_from_textures`, each with the set of its textures; stars are background"
+    parts, rng, rows = table_from_textures(side, side//2), np.random.default_rng(seed), []
+    for split, count in (('train', n - round(.3*n)), ('valid', round(.3*n))):
+        patches = {c: [*g.image] for c, g in parts[parts.split.eq(split)].groupby('label')}
+        for _ in range(count):
+            few = rng.choice([*patches], rng.integers(1, 4), replace=False)
+            names = rng.choice(few, 4)
+            a, b, c, d = (patches[name][rng.integers(len(patches[name]))] for name in names)
+            label = tuple(sorted(map(str, {*names} - {'stars'})))
+            rows.append((np.block([[a, b], [c, d]]), label, split))
+    return _table(*zip(*rows))
+
 # %% ../nbs/05a_tables.ipynb #bdf313fa
 def data_root() -> Path: # $CNN_FINETUNE_DATA, else a cache folder in the home folder
     "Where data sets that are not yours are looked for"
@@ -488,7 +537,8 @@ def _matched(pattern, name):
 # %% ../nbs/05a_tables.ipynb #04fd52c5
 NAMED = 'dataset:' # Before a name in SOURCES that is no folder, whatever folders there are
 SOURCES = dict(mnist=table_from_mnist, digits=table_from_digits,
-    textures=table_from_textures)
+    textures=table_from_textures,
+    mosaics=table_from_mosaics)
 _OTHER = {'.zip .tar .gz .tgz .7z .rar .bz2 .xz': 'an archive; unpack it and give the folder',
     '.xlsx .xls .ods': 'a spreadsheet; save it as CSV',
     '.json': 'JSON; write it as CSV, or as JSON lines (.jsonl) with one object a line',
@@ -497,16 +547,17 @@ _OTHER = {'.zip .tar .gz .tgz .7z .rar .bz2 .xz': 'an archive; unpack it and giv
 def table_from(
     source, # A folder, a CSV, a data frame, or the name of a data set: mnist, digits, textures
     file_col:str='file', # Table: column with the image files
-    label_col:str='label', # Table: column with the class names
+    label_col:str='label', # Table: column with the class names, or 'cat,dog' for one column a class
     folder:str|Path=None, # Table: where its files are; default where the table is
     suffix:str='', # Table: ending of the files, where the names have none
     split_col:str=None, # Table: column with the split, such as split or 'fold=0'; 'none' for none
     label:str=None, # Folder: which folder names the class, 'top' or 'parent'
     group=None, # What belongs together: 'parent', a column, a regular expression, or a function
+    label_delim:str=None, # Table: what stands between several labels of an image, such as ' '
 ) -> pd.DataFrame: # Columns image, label, split, and group if that is asked for
     "The table of any source; a folder comes before a data set of its name, not before `dataset:digits`"
     columns = dict(file_col=file_col, label_col=label_col, suffix=suffix,
-                   split_col=split_col, group=group)
+                   split_col=split_col, group=group, label_delim=label_delim)
     if isinstance(source, pd.DataFrame):
         return table_from_frame(source, folder=folder or '.', **columns)
     if not isinstance(source, (str, os.PathLike)):
