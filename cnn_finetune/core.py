@@ -269,6 +269,7 @@ def read_json(
     limit:int=2**24, # Bytes; a larger file is refused unread
 ): # The value
     "Read JSON; what is doubtful, such as a name that stands there twice, is an InputError"
+    file = check_path('file', file)
     try:
         data = read_regular(file, limit + 1)
         if len(data) > limit: raise ValueError(f'more than {limit} bytes')

@@ -15,16 +15,16 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
-from scipy.optimize import minimize_scalar
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn.neighbors import NearestNeighbors
 from .core import *
 from .data import *
 from .features import *
 from .images import *
 from .learner import *
+from .solve import *
 
 # %% ../nbs/18_inspect.ipynb #72b1dafb
 def loo_scores(
@@ -53,14 +53,10 @@ def _left_out(u, s, q, Y, mean, penalty, groups=()):
 
 # %% ../nbs/18_inspect.ipynb #42bac31c
 def _principal(x):
-    "Left singular vectors and squared singular values, from the smaller Gram matrix"
-    n, d = x.shape
-    if n <= d: s, u = np.linalg.eigh(x @ x.T)
-    else: s, u = np.linalg.eigh(x.T @ x)
-    some = s > 1e-9*max(s[-1], 1e-30)
-    if not some.any(): raise InputError('x: all features are equal; check the images')
-    s, u = s[some], u[:, some]
-    return (u if n <= d else x @ u/np.sqrt(s)), s
+    "Left singular vectors and squared singular values"
+    if not x.any(): raise InputError('x: all features are equal; check the images')
+    p, s, _ = principal(torch.from_numpy(x))
+    return (p/s.sqrt()).numpy(), s.numpy()
 
 def _checked(x, y):
     x, y = np.asarray(x, np.float64), np.asarray(y)
@@ -97,10 +93,8 @@ def left_out_probabilities(
     y:np.ndarray, # Classes (n,), as indices
 ) -> np.ndarray: # Probabilities (n, classes), rows sum to 1
     "Softmax with the temperature that suits the labels best"
-    n = np.arange(len(y))
-    def loss(t): return -log_softmax(np.exp(t)*scores, 1)[n, y].mean()
-    t = minimize_scalar(loss, bounds=(-2, 6), method='bounded').x
-    return softmax(np.exp(t)*scores, 1)
+    t, _ = best_temperature(torch.as_tensor(scores), torch.as_tensor(y))
+    return softmax(scores/t, 1)
 
 # %% ../nbs/18_inspect.ipynb #5b76caf1
 def nearest_images(
