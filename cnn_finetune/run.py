@@ -170,7 +170,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/20_run.ipynb #6c297f89
+# %% ../nbs/20_run.ipynb #70dbd0a4
 def fit(
     source:str|Path=None, # A folder, a CSV, or a data set by name: mnist, digits, textures
     out:str|Path=None, # Folder for the run; it must not exist yet
@@ -194,8 +194,8 @@ def fit(
     with locked(folder):
         try: return _train(folder, learn, plan, every)
         except BaseException as e:
-            if not isinstance(e, KeyboardInterrupt) and not (folder/CHECKPOINT).exists():
-                _forget(folder)
+            begun = any((folder/name).exists() for name in (CHECKPOINT, 'bundle'))
+            if not begun and not isinstance(e, KeyboardInterrupt): _forget(folder)
             raise
 
 def _check_kept(source, settings):
