@@ -97,6 +97,7 @@ class CNNLearner(Learner):
         self.cnn, self.seed = cnn, seed
         self.first_epoch, self.done = 0, (0, None) # Where a resumed training begins
         self.runner, self.phase_over = None, False # What carries out a plan
+        self.balance = None # How rare classes are made to count, one of BALANCE
         self.add_cb(History())
     def save(self, file, **kwargs):
         with self.whole(): return super().save(file, **kwargs)
@@ -368,7 +369,9 @@ def cnn_learner(
     if balance: dls, loss_func = balanced(dls, balance, label_smoothing)
     else: loss_func = dls.targets.loss_func(label_smoothing, weighted)
     usual = dict(loss_func=loss_func, opt_func=adamw, metrics=dls.targets.metrics())
-    return CNNLearner(dls, net.to(dls.device), seed, **usual | kwargs)
+    learn = CNNLearner(dls, net.to(dls.device), seed, **usual | kwargs)
+    learn.balance = balance
+    return learn
 
 def _arch_of(arch):
     name = getattr(arch, '__name__', None)
