@@ -11,7 +11,7 @@ README, NBS = ROOT/'README.md', ROOT/'nbs'
 NOTEBOOK_LIMIT = 400 * 1024  # bytes
 HELP = 'import sys; from cnn_finetune.cli import make_parser; make_parser(); print(*sys.modules)'
 SLOW = 'slow'                # the flag of cells that plain nbdev-test leaves out, and this file runs
-LONGEST = '10_tuning'        # the notebook that runs longest
+LONGEST = ('16_tuning', '20_run', '23_cli')  # the notebooks that run longest, longest first
 STUDY = 'study'              # the flag of cells that train for many seeds: run by hand
 ASSERTION = re.compile(r'\b(test_\w+\s*\(|expect_fail|assert\b|assert_\w+\s*\()')
 MACHINE_PATH = re.compile(r'(?<![\w.-])/(?:work|root|home|tmp|mnt|Users)/[\w.-]+|\b[A-Z]:\\+Users\b')
@@ -205,9 +205,13 @@ def checks(install_too):
 
 
 def notebook_checks():
-    "One check per notebook; the longest begins first, so that the processor's cores end together."
+    "One check per notebook; the longest begin first, so that the processor's cores end together."
     return [(path.relative_to(ROOT).as_posix(), lambda path=path: check_notebook(path))
-            for path in sorted(notebooks(), key=lambda path: path.stem != LONGEST)]
+            for path in sorted(notebooks(), key=_by_length)]
+
+
+def _by_length(path):
+    return LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST)
 
 
 def run(name, function):

@@ -56,7 +56,7 @@ def heading(
     own = [name.lower() for name in names]
     own = [f'{module}.{name}' if name in taken else name for name in own]
     title = f'### {", ".join(names)} {{#{own[0]}}}'
-    anchors = ''.join(f'[]{{#{anchor}}}' for anchor in own[1:])
+    anchors = ''.join(f'<span id="{anchor}"></span>' for anchor in own[1:])
     return f'{title}\n\n{anchors}{_source_link(module, names[0])}'.strip()
 
 # %% ../nbs/site.ipynb #78d04ea1

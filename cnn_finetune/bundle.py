@@ -15,6 +15,7 @@ import numpy as np, torch
 from PIL import Image
 from fastcore.basics import patch
 from safetensors.torch import load, save
+from torch.overrides import TorchFunctionMode
 from . import __version__
 from .core import *
 from .frozen import *
@@ -42,19 +43,24 @@ _PREPROCESS = _object(
     crop=dict(type='number', exclusiveMinimum=0, maximum=1),
     background=_three_of('integer', minimum=0, maximum=255),
     bits=dict(type=['array', 'null'], items=dict(type='number'), minItems=2, maxItems=2),
-    mean=_three_of('number'), std=_three_of('number', exclusiveMinimum=0),
-    max_pixels=dict(type='integer', minimum=1))
+    mean=_three_of('number', minimum=-1e6, maximum=1e6),
+    std=_three_of('number', minimum=1e-6, maximum=1e6),
+    max_pixels=dict(type='integer', minimum=1, maximum=MOST_PIXELS))
+_SERVING = _object(cut=dict(type='string', maxLength=200), precision=_one_of(DTYPES))
+_SERVING['properties']['temperature'] = dict(type='number', exclusiveMinimum=0) # May be missing: 1
+_SERVING['properties']['thresholds'] = dict(type='array', minItems=1, maxItems=100_000, # May be missing: one half
+    items=dict(type='number', minimum=0, maximum=1))
 SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema',
     'title': 'bundle.json of cnn_finetune'} | _object(
     format=dict(const=FORMAT),
     written_by=dict(type='string', maxLength=100),
     arch=dict(type='string', minLength=1, maxLength=200),
-    classes=dict(type='array', items=dict(type='string', minLength=1, maxLength=1000),
-                 minItems=1, maxItems=100_000, uniqueItems=True),
-    targets=_one_of(ACTIVATIONS),
+    classes=dict(type='array', minItems=1, maxItems=100_000, # Cheap questions come first
+        items=dict(type='string', minLength=1, maxLength=1000), uniqueItems=True),
+    kind=_one_of(ACTIVATIONS),
     head=_object(name=dict(type='string', maxLength=200), args=dict(type='object')),
     preprocess=_PREPROCESS,
-    serving=_object(cut=dict(type='string', maxLength=200), precision=_one_of(DTYPES)))
+    serving=_SERVING)
 
 # %% ../nbs/19_bundle.ipynb #aa1d5103
 def write_bundle(
@@ -74,7 +80,7 @@ def write_bundle(
 
 def _about(net):
     return dict(format=FORMAT, written_by=f'cnn_finetune {__version__}', arch=net.arch,
-        classes=net.classes, targets=net.targets, head=dict(name=net.head_name, args=net.head_args),
+        classes=net.classes, kind=net.kind, head=dict(name=net.head_name, args=net.head_args),
         preprocess=asdict(net.pre), serving=net.serving)
 
 def _all_finite(state, place):
@@ -102,26 +108,28 @@ def save_bundle(
     except OSError as e: warnings.warn(f'save: the validation images cannot be compared again ({e})')
     return write_bundle(learn.cnn, path)
 
-# %% ../nbs/19_bundle.ipynb #df9591eb
+# %% ../nbs/19_bundle.ipynb #8faaedb0
 def load_bundle(
     path:str|Path, # Folder written by `save_bundle`
-) -> CNN: # The network, evaluating, with `pre`, `classes`, `targets` and `serving`
+) -> CNN: # The network, evaluating, with `pre`, `classes`, `kind` and `serving`
     "Open a bundle; what is damaged, or is not a bundle, is refused with the name of the file"
     folder = check_path('bundle', path)
     sums = _sums(folder)
     about = _checked_about(folder/'bundle.json', sums)
     weights = _checked_weights(folder/'model.safetensors', sums, about)
     with torch.random.fork_rng(devices=[]): net = _network(about)
-    _same_tensors(folder/'model.safetensors', weights, net.state_dict())
     net.load_state_dict(weights)
     return net
 
 def _network(about):
     pre, head = Preprocess(**about['preprocess']), about['head']
     net = CNN(about['arch'], pre, about['classes'], False, None, head['name'],
-              about['targets'], **head['args'])
+              about['kind'], **head['args'])
     if about['serving']['cut'] not in net.names: raise InputError(
         f"serving: no stage is called {about['serving']['cut']!r}")
+    wrong = about['serving'].get('thresholds', about['classes'])
+    if len(wrong) != len(about['classes']): raise InputError(
+        f"serving: {len(wrong)} thresholds for {len(about['classes'])} classes")
     net.serving = dict(about['serving'])
     return net
 
@@ -166,46 +174,48 @@ def _checked_about(file, sums):
         raise InputError(f"{printable(file)}: format {str(about['format'])[:20]}, but this version of the "
                          f'package reads format {FORMAT}; use the version that wrote it')
     import jsonschema
-    wrong = jsonschema.Draft202012Validator(SCHEMA).iter_errors(about)
-    wrong = jsonschema.exceptions.best_match(wrong)
+    wrong = next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(about), None)
     if wrong is None: return about
-    raise InputError(f'{printable(file)}: {wrong.json_path}: {wrong.message[:160]}; save the bundle again')
+    what = wrong.message if len(wrong.message) < 200 else f'... {wrong.message[-150:]}'
+    raise InputError(f'{printable(file)}: {wrong.json_path}: {what}; save the bundle again')
 
 # %% ../nbs/19_bundle.ipynb #590f88a1
+class _WholeNumbers(TorchFunctionMode):
+    "On the device meta, whole numbers still have content: some networks compute their widths with them"
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if f not in (torch.arange, torch.tensor): return f(*args, **kwargs)
+        real = f(*args, **dict(device='cpu') | kwargs)
+        return real.to('meta') if real.is_floating_point() else real
+
 @lru_cache(maxsize=8)
 def _tensors(text):
     "Name to type and shape of every tensor of the network that a description means"
     about = json.loads(text)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device('meta'): net = _network(about)
-    except NotImplementedError: return None # It asks for numbers while it is built
-    return net.state_dict()
+    with torch.random.fork_rng(devices=[]), torch.device('meta'), _WholeNumbers():
+        return _network(about).state_dict()
 
 def _checked_weights(file, sums, about):
     name = printable(file)
     try: expected = _tensors(json.dumps(about))
     except Exception as e:
-        raise InputError(f"{printable(file.with_name('bundle.json'))}: {e}") from None
+        why, text = str(e).partition('\n')[0][:300], file.with_name('bundle.json')
+        raise InputError(f"{printable(text)}: {why}") from None
     try: size, head = file.stat().st_size, read_regular(file, 8)
     except OSError as e: raise _unreadable(file, e) from None
-    least = 2*_declared(about['arch']) if expected is None else _bytes(expected)
+    n, least = int.from_bytes(head, 'little'), _bytes(expected)
     if size < least: raise InputError(
         f"{name}: {size} bytes, but the weights of {about['arch']} are {least}; copy the bundle again")
-    n = int.from_bytes(head, 'little')
-    if expected is not None and size != 8 + n + least: raise InputError(
+    if size != 8 + n + least or n > 10_000 + 500*len(expected): raise InputError(
         f"{name}: these are not the weights of {about['arch']}, which are {least} bytes and a header")
     _checked_digest(file, sums)
-    try: weights = load(read_regular(file))
+    try: weights = load(read_regular(file, limit=size))
     except Exception as e: raise InputError(f'{name}: damaged ({str(e)[:160]})') from None
-    if expected is not None: _same_tensors(file, weights, expected)
+    _same_tensors(file, weights, expected)
     _all_finite(weights, name)
     return weights
 
 def _bytes(state): return sum(v.numel()*v.element_size() for v in state.values())
-
-def _declared(arch):
-    import torchvision
-    return torchvision.models.get_model_weights(find_arch(arch)[1]).DEFAULT.meta['num_params']
 
 def _same_tensors(file, weights, expected):
     def kind(t): return t.dtype, t.shape
@@ -223,9 +233,13 @@ class Prediction:
     probability:float = 0. # Of that class
     probabilities:dict = None # Class to probability, likeliest first
     error:str|None = None # Why the image cannot be read
+    labels:tuple|None = None # For several labels: the classes that reach their thresholds
     def __str__(self):
         name = printable(self.image)
         if self.error: return f'{name}: cannot be read: {self.error}'
+        if self.labels is not None: return f'{name}: ' + (', '.join(
+            f'{printable(c)} {self.probabilities[c]:.1%}' if self.probabilities else printable(c)
+            for c in self.labels) or 'no label')
         return f'{name}: {printable(self.label)} {self.probability:.1%}'
 
 # %% ../nbs/19_bundle.ipynb #76d5e355
@@ -238,7 +252,9 @@ class Predictor:
         max_pixels:int=None, # Images with more are refused; default as in training
     ):
         net = bundle if isinstance(bundle, CNN) else load_bundle(bundle)
-        self.device, self.classes, self.targets = device, net.classes, net.targets
+        self.device, self.classes, self.kind = device, net.classes, net.kind
+        self.thresholds = net.thresholds
+        self.temperature = net.serving.get('temperature', 1.)
         self.pre = net.pre if max_pixels is None else replace(net.pre, max_pixels=max_pixels)
         self.served = ServedNet(_moved(net, device), precision=precision or _usual(net, device))
     def probabilities(self,
@@ -248,7 +264,7 @@ class Predictor:
         alone = len(x) == 1 and torch.get_num_threads() > 1
         with torch.inference_mode():
             logits = (self.served.one if alone else self.served)(x.to(self.device))
-            return ACTIVATIONS[self.targets](logits).cpu()
+            return ACTIVATIONS[self.kind](logits/self.temperature).cpu()
 
 def _moved(net, device):
     try: return net.to(device)
@@ -282,11 +298,13 @@ def _batch(self:Predictor, images, names):
     read = [_read(image, self.pre) for image in images]
     good = [r for r in read if torch.is_tensor(r)]
     probs = iter(self.probabilities(torch.stack(good)) if good else [])
-    return [_answer(n, self.classes, next(probs)) if torch.is_tensor(r) else Prediction(n, error=r)
+    return [_answer(n, self.classes, next(probs), self.thresholds) if torch.is_tensor(r) else Prediction(n, error=r)
             for n, r in zip(names, read)]
 
 def _listed(images):
-    if _is_file(images): return image_files(images) if Path(images).is_dir() else None
+    if _is_file(images):
+        path = check_path('image', images)
+        return image_files(path) if path.is_dir() else None
     if isinstance(images, (Image.Image, np.ndarray)): return None
     if hasattr(images, '__iter__'): return list(images)
     raise InputError(f'image: a {type(images).__name__}; give a file, a folder, a PIL image, '
@@ -303,41 +321,45 @@ def _read(image, pre):
         if isinstance(e, InputError): raise
         return f'damaged ({e})'
 
-def _answer(name, classes, probs):
+def _answer(name, classes, probs, thresholds=None):
     order = probs.argsort(descending=True, stable=True).tolist()
     found = {classes[i]: float(probs[i]) for i in order}
-    return Prediction(name, classes[order[0]], float(probs[order[0]]), found)
+    labels = None if thresholds is None else tuple(classes[i] for i in order if probs[i] >= thresholds[i])
+    return Prediction(name, classes[order[0]], float(probs[order[0]]), found, labels=labels)
 
 # %% ../nbs/19_bundle.ipynb #69e325d6
-_RISKY = tuple("='+-@\t\r\n＝＋－＠")
+_RISKY = re.compile(r"(^|[;|])(?=[-='+@＝＋－＠])")
 
 def safe_cell(
     text:str, # A name, or any text
 ) -> str: # Text that no spreadsheet takes for a formula
-    "Put an apostrophe before what could be run; a byte that is no UTF-8 is written as \\xNN"
-    text = printable(text)
-    return "'" + text if text.startswith(_RISKY) else text
+    "Put an apostrophe before what could be run, and write what cannot be printed as \\xNN"
+    text = printable(text).replace('\t', r'\x09').replace('\n', r'\x0a')
+    return _RISKY.sub(r"\1'", text)
 
 def raw_cell(
     text:str, # From `safe_cell`
 ) -> str: # What it was made of
-    "Take the apostrophe away again"
-    return text[1:] if text.startswith("'") else text
+    "The name as it was"
+    return raw_text(re.sub("(^|[;|])'", r'\1', text))
 
 # %% ../nbs/19_bundle.ipynb #d8e5e8ed
 COLUMNS = 'image', 'label', 'probability', 'error'
+_MORE = *COLUMNS, 'labels' # Where there may be several; names with blanks are quoted in the cell
 
 def write_predictions(
     found:list[Prediction], # From a Predictor
     path:str|Path, # A CSV that does not exist yet
 ) -> Path: # The file
-    "One line for each image: image, label, probability, error"
+    "One line for each image: image, label, probability, error; and labels where there may be several"
     path, text = refuse_existing(path, 'file'), io.StringIO()
+    remove_parts(path.parent, deep=False)
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(COLUMNS)
+    several = any(p.labels is not None for p in found)
+    writer.writerow(_MORE if several else COLUMNS)
     for p in found:
         writer.writerow([safe_cell(p.image), safe_cell(p.label or ''), p.probability,
-                         safe_cell(p.error or '')])
+            safe_cell(p.error or ''), *([safe_cell(_joined(p.labels or ()))] if several else [])])
     write_whole(path, text.getvalue().encode())
     return path
 
@@ -345,6 +367,24 @@ def read_predictions(
     path:str|Path, # Written by `write_predictions`
 ) -> list[Prediction]: # Without the probabilities of the other classes
     "The answers of a table, with the names as they were"
-    with open(check_path('file', path), newline='', encoding='utf-8') as f: rows = [*csv.DictReader(f)]
-    return [Prediction(raw_cell(r['image']), raw_cell(r['label']) or None, float(r['probability']),
-                       error=raw_cell(r['error']) or None) for r in rows]
+    path = check_path('file', path)
+    try:
+        rows = csv.DictReader(io.StringIO(read_regular(path).decode(), newline=''))
+        if rows.fieldnames not in ([*COLUMNS], [*_MORE]): raise ValueError(f'its columns are {rows.fieldnames}')
+        return [*map(_read_row, rows)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as e: raise InputError(
+        f'{printable(path)}: no table of predictions ({type(e).__name__}: {e})') from None
+
+def _read_row(r):
+    error = raw_cell(r['error']) or None
+    labels = None if 'labels' not in r or error else _parted(raw_cell(r['labels']))
+    return Prediction(raw_cell(r['image']), raw_cell(r['label']) or None, float(r['probability']),
+                      error=error, labels=labels)
+
+def _joined(names):
+    "Names in one cell, between blanks, as a line of a table whose delimiter is a blank"
+    line = io.StringIO()
+    csv.writer(line, delimiter=' ', lineterminator='').writerow(names)
+    return line.getvalue()
+
+def _parted(cell): return tuple(next(csv.reader(io.StringIO(cell, newline=''), delimiter=' '), ()))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATE_MARK', 'pack', 'unpack', 'write_state', 'read_state', 'data_digest', 'run_facts', 'differences',
-           'learner_state', 'load_learner_state', 'Checkpoints']
+           'learner_state', 'check_like', 'load_learner_state', 'check_run', 'Checkpoints']
 
 # %% ../nbs/15_checkpoint.ipynb #d6208d33
 import hashlib, json, os
@@ -65,16 +65,17 @@ def write_state(
     tree, # As for `pack`
 ):
     "Write a tree to one file; if that fails the old file is still there"
-    file, tensors = Path(file), {}
+    file, tensors = check_ours(file, STATE_MARK), {}
     text = json.dumps(pack(tree, tensors))
     payload = save(tensors, {'tree': text})
-    try: write_whole(file, STATE_MARK + _digest(payload) + payload)
+    try: write_whole(file, STATE_MARK + _seal(payload) + payload)
     except OSError as e:
         last = 'the last checkpoint is intact' if file.is_file() else 'there is no earlier one'
         raise OSError(f'{file}: cannot be written ({e.strerror or e}); free some space or '
                       f'choose another folder; {last}') from None
 
-def _digest(payload): return hashlib.blake2b(payload, digest_size=32).digest()
+def _seal(payload): # Its length in 8 bytes, and its digest in 32
+    return len(payload).to_bytes(8, 'little') + hashlib.blake2b(payload, digest_size=32).digest()
 
 # %% ../nbs/15_checkpoint.ipynb #a24b2bb2
 def read_state(
@@ -82,14 +83,8 @@ def read_state(
 ): # The tree
     "Read a tree without running any code that the file may hold; a changed bit is refused"
     file = check_path('checkpoint', file)
-    if not file.is_file(): raise InputError(f'{file}: no checkpoint here')
-    try: data = read_regular(file)
-    except PermissionError: raise InputError(f'{file}: you may not read it') from None
-    head = len(STATE_MARK) + 32
-    seal, payload = data[len(STATE_MARK):head], data[head:]
-    if not data.startswith(STATE_MARK): raise InputError(
-        f'{file}: no checkpoint of this version of the package')
-    if seal != _digest(payload): raise InputError(f'{file}: damaged; its digest does not fit')
+    seal, payload = _sealed(file)
+    if seal != _seal(payload): raise InputError(f'{file}: damaged; its digest does not fit')
     try:
         size = int.from_bytes(payload[:8], 'little')
         text = json.loads(payload[8:8 + size])['__metadata__']['tree']
@@ -97,6 +92,19 @@ def read_state(
         return unpack(json.loads(text), lambda i: tensors[i].clone())
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise InputError(f'{file}: damaged or no checkpoint ({type(e).__name__}: {e})') from None
+
+def _sealed(file):
+    "The seal and what it seals; a file that is longer than its seal says is not read"
+    head = len(STATE_MARK) + 40
+    try:
+        start = read_regular(file, head)
+        if not start.startswith(STATE_MARK): raise InputError(
+            f'{file}: no checkpoint of this version of the package')
+        size = int.from_bytes(start[len(STATE_MARK):][:8], 'little')
+        return start[len(STATE_MARK):], read_regular(file, limit=head + size)[head:]
+    except FileNotFoundError: raise InputError(f'{file}: no checkpoint here') from None
+    except PermissionError: raise InputError(f'{file}: you may not read it') from None
+    except OSError as e: raise InputError(f'{file}: damaged, or no checkpoint ({e.strerror})') from None
 
 # %% ../nbs/15_checkpoint.ipynb #dd1cc633
 def data_digest(
@@ -121,7 +129,8 @@ def _labels(dataset):
 
 def _content(item):
     if isinstance(item, (tuple, list)): return b'|'.join(map(_content, item))
-    if isinstance(item, (str, Path)) and os.path.isfile(item): return Path(item).read_bytes()
+    named = isinstance(item, Path) or isinstance(item, str) and os.path.isabs(item)
+    if named and os.path.isfile(item): return Path(item).read_bytes()
     return item.tobytes() if isinstance(item, np.ndarray) else repr(item).encode()
 
 # %% ../nbs/15_checkpoint.ipynb #09be0585
@@ -185,15 +194,62 @@ def learner_state(
         at=at, now=now, begun=begun or now)
 
 # %% ../nbs/15_checkpoint.ipynb #4714f0f4
+def check_like(
+    value, # A tree of unknown origin
+    like, # A tree as it should be; None, and an empty dict or list, stand for any
+    place:str='state', # Name of the tree, for the message
+): # The same value
+    "A tree has the names, kinds and shapes of another one; else an InputError that says where not"
+    def refuse(): raise InputError(f'{place}: {_kind(value)} where {_kind(like)} is wanted')
+    if like is None: return value
+    if isinstance(like, (torch.Tensor, np.ndarray)):
+        return value if _kind(value) == _kind(like) else refuse()
+    whole = isinstance(like, float) and type(value) is int # JSON may write 1.0 as 1
+    if _type(value) is not _type(like) and not whole: refuse()
+    if isinstance(like, dict) and like and {*value} != {*like}:
+        raise InputError(f'{place}: {sorted(map(str, {*value} ^ {*like}))[0][:80]!r} is missing, or is '
+                         'not known')
+    if isinstance(like, tuple) and len(value) != len(like): refuse()
+    for k, v, l in _parts(value, like): check_like(v, l, f'{place}.{k}')
+    return value
+
+def _parts(value, like):
+    if isinstance(like, dict): return [(k, value[k], l) for k, l in like.items()]
+    if isinstance(like, list): return [(i, v, like[0]) for i, v in enumerate(value) if like]
+    return zip(range(len(value)), value, like) if isinstance(like, tuple) else []
+
+def _type(v): return next((t for t in (dict, list, L) if isinstance(v, t)), type(v))
+
+def _kind(v):
+    shape = f' {v.dtype} {tuple(v.shape)}' if hasattr(v, 'dtype') else ''
+    size = f' of {len(v)}' if isinstance(v, tuple) else ''
+    return f'a {"Tensor" if torch.is_tensor(v) else type(v).__name__}{shape}{size}'
+
+# %% ../nbs/15_checkpoint.ipynb #6f0d81f7
 def _set_random(learn, state):
     for dl, order in zip(learn.dls.loaders, state['orders']): dl.rng.setstate(order)
     set_random_states(**state['states'])
 
 def _check_random(state):
     "A state of NumPy's generator that is out of range would crash the process"
-    kind, keys, place, *_ = state['states']['numpy_state']
-    whole = kind == 'MT19937' and np.asarray(keys).shape == (624,) and 0 <= int(place) <= 624
-    if not whole: raise InputError('checkpoint: its random states are damaged')
+    kind, _, place, *_ = state['states']['numpy_state']
+    if kind != 'MT19937' or not 0 <= place <= 624:
+        raise InputError('state: its random states are damaged')
+
+def _check_averages(opt):
+    opt, names = opt.opt if isinstance(opt, OptimWrapper) else opt, set()
+    for p, state in opt.state.items():
+        names.add(frozenset(state))
+        odd = [k for k, v in state.items() if torch.is_tensor(v) and v.shape not in (p.shape, ())]
+        if odd: raise InputError(f'state.optimizer: {odd[0][:80]!r} has another shape than its weight')
+    if len(names - {frozenset()}) > 1: raise InputError('state.optimizer: its weights differ in what is kept')
+
+def _like_own(learn):
+    groups = learn.opt.state_dict()['param_groups']
+    return dict(optimizer=dict(state={}, param_groups=groups),
+        records=dict(values=[], lrs=[], losses=[], iters=[]), smooth=(0, torch.tensor(0.)), history=[],
+        callbacks={k: cb.state_dict() for k, cb in _callbacks(learn).items()},
+        at=dict(train_iter=0, pct_train=0.), now=_random(learn), begun=_random(learn))
 
 def _same_layout(opt):
     opt = opt.opt if isinstance(opt, OptimWrapper) else opt
@@ -206,13 +262,16 @@ def load_learner_state(
     state:dict, # From `learner_state`
 ):
     "Put everything back but the weights, with the random states of the beginning of the epoch"
+    own = _like_own(learn)
+    check_like({k: state.get(k) for k in own}, own)
+    for part in ('now', 'begun'): _check_random(state[part])
     learn.opt.load_state_dict(state['optimizer'])
+    _check_averages(learn.opt)
     _same_layout(learn.opt)
     for k, cb in _callbacks(learn).items(): cb.load_state_dict(state['callbacks'][k])
     for k, v in state['records'].items(): setattr(learn.recorder, k, list(v))
     learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = state['smooth']
     learn.history.rows = list(state['history'])
-    _check_random(state['begun'])
     _set_random(learn, state['begun'])
 
 # %% ../nbs/15_checkpoint.ipynb #62dd9cfe
@@ -238,6 +297,24 @@ def all_batches(self:CNNLearner):
         elif i == done - 1: set_random_states(**states)
 
 # %% ../nbs/15_checkpoint.ipynb #49b2d72d
+_UNFIT = InputError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError
+_RUN = dict(plan='', facts={}, machine={}, model={}, history=[], place=(0, 0, 0))
+
+def check_run(
+    state, # From `read_state`
+    learn, # The CNNLearner that is to continue
+    n_phases:int, # Of its plan
+) -> dict: # The same state
+    "A state of a run that this network can continue; else an InputError"
+    if not isinstance(state, dict): raise InputError('it holds no run')
+    check_like({k: state.get(k) for k in _RUN}, _RUN)
+    check_like(state['model'], learn.cnn.state_dict(), 'model')
+    row, over = dict(phase='', epoch=0), state['place'][0] == n_phases
+    for r in state['history']: check_like({k: r.get(k) for k in row} if isinstance(r, dict) else r, row, 'row')
+    if not 0 <= state['place'][0] <= n_phases or over != ('optimizer' not in state):
+        raise InputError(f"{state['place']} is no place in this run")
+    return state
+
 class Checkpoints(PhaseCallback):
     "Write the state at the start of a phase, after each epoch and, if asked, every few batches"
     order = 90
@@ -251,8 +328,12 @@ class Checkpoints(PhaseCallback):
 
     def enter(self):
         if not self.state: return self.write(0, 0)
-        load_learner_state(self.learn, self.state)
+        try: load_learner_state(self.learn, self.state)
+        except _UNFIT as e: raise InputError(
+            f'{self.file}: is not the state of this run ({str(e)[:160]}); start it again') from None
         _, epoch, batch = self.state['place']
+        within = 0 <= epoch <= (self.history.epochs or epoch) and 0 <= batch < max(1, len(self.dls.train))
+        if not within: raise InputError(f'{self.file}: epoch {epoch}, batch {batch} is no place in this run')
         self.learn.first_epoch = self.history.count = epoch
         if batch: self.learn.done = batch, self.state['now']['states']
     def before_train(self):

@@ -55,17 +55,17 @@ def out_size(
 ) -> int: # Places of the kernel
     "Length of one axis after a convolution or a pooling"
     for name, v, low in zip('nkspd', (n, k, s, p, d), (1, 1, 1, 0, 1)): _whole(name, v, low)
-    span, room = d*(k - 1) + 1, n + 2*p
-    if span > room: raise InputError(f'kernel: k = {k} with dilation {d} spans {span} pixels, '
-                                     f'and there are {room}; pad more or take a smaller kernel')
-    return (room - span)//s + 1
+    span, length = d*(k - 1) + 1, n + 2*p
+    if span > length: raise InputError(f'kernel: k = {k} with dilation {d} spans {span} pixels, '
+                                       f'and there are {length}; pad more or take a smaller kernel')
+    return (length - span)//s + 1
 
 # %% ../nbs/01_convolution.ipynb #7f13bba0
 def cross_correlate(
     x:torch.Tensor, # One channel (h, w)
     weight:torch.Tensor, # Kernel (k, l), at most as large as x
 ) -> torch.Tensor: # (h - k + 1, w - l + 1)
-    "Lay a kernel on every place of a picture; multiply and add"
+    "Lay a kernel on every place of an image; multiply and add"
     _has_dims('x', x, 'h, w'), _has_dims('weight', weight, 'k, l'), _has_type(x, weight=weight)
     (h, w), (k, l) = x.shape, weight.shape
     y = x.new_zeros(out_size(h, k), out_size(w, l))
@@ -76,14 +76,14 @@ def cross_correlate(
 
 # %% ../nbs/01_convolution.ipynb #5e3fed3c
 def windows(
-    x:torch.Tensor, # Pictures (b, c, h, w)
+    x:torch.Tensor, # Images (b, c, h, w)
     size:int|tuple[int, int], # Of the window, k or (k, l), 1 or more
     stride:int|tuple[int, int]=1, # Pixels from one window to the next, 1 or more
     padding:int|tuple[int, int]=0, # Pixels added at each border, 0 or more
     dilation:int|tuple[int, int]=1, # Step inside the window, in pixels, 1 or more
     value:float=0., # Of the pixels added
 ) -> torch.Tensor: # (b, c, h', w', k, l): the k by l pixels of each place
-    "Every place of a k by l window on a batch of pictures"
+    "Every place of a k by l window on a batch of images"
     _has_dims('x', x, 'b, c, h, w')
     k, s, d = _pair('size', size, 1), _pair('stride', stride, 1), _pair('dilation', dilation, 1)
     p = _pair('padding', padding, 0)
@@ -94,7 +94,7 @@ def windows(
 
 # %% ../nbs/01_convolution.ipynb #eeba9db3
 def conv2d(
-    x:torch.Tensor, # Pictures (b, c, h, w)
+    x:torch.Tensor, # Images (b, c, h, w)
     weight:torch.Tensor, # Filters (m, c/groups, k, l)
     bias:torch.Tensor=None, # One number per filter (m,); default none
     stride:int|tuple[int, int]=1, # 1 or more
@@ -136,7 +136,7 @@ def _pool_windows(x, size, stride, padding, dilation, value):
 
 # %% ../nbs/01_convolution.ipynb #d3ffc336
 def max_pool2d(
-    x:torch.Tensor, # Pictures (b, c, h, w), floating point
+    x:torch.Tensor, # Images (b, c, h, w), floating point
     size:int|tuple[int, int], # Of the window, 1 or more
     stride:int|tuple[int, int]=None, # 1 or more; default the size
     padding:int|tuple[int, int]=0, # At each border, never chosen; half of size at most
@@ -147,7 +147,7 @@ def max_pool2d(
 
 # %% ../nbs/01_convolution.ipynb #814e6fd7
 def avg_pool2d(
-    x:torch.Tensor, # Pictures (b, c, h, w), floating point
+    x:torch.Tensor, # Images (b, c, h, w), floating point
     size:int|tuple[int, int], # Of the window, 1 or more
     stride:int|tuple[int, int]=None, # 1 or more; default the size
     padding:int|tuple[int, int]=0, # Zeros at each border, counted; half of size at most
@@ -211,7 +211,7 @@ def _check_batch_norm(x, tensors, training, rho, eps):
 
 # %% ../nbs/01_convolution.ipynb #ab2cb8b0
 def receptive_field(
-    layers:list[tuple], # (k, s) or (k, s, d) of each layer, from the picture up
+    layers:list[tuple], # (k, s) or (k, s, d) of each layer, from the image up
 ) -> tuple[int, int]: # Side of the receptive field and the jump, both in pixels
     "What one output sees, and how far its neighbour's view is from its own"
     r = S = 1
@@ -254,7 +254,7 @@ def conv_macs(
     h:int, # Height of the output
     w:int, # Width of the output
     groups:int=1, # Divides c and m
-) -> int: # Multiply-adds for one picture
+) -> int: # Multiply-adds for one image
     "The work of a convolution, bias left out"
     return _whole('h', h, 1)*_whole('w', w, 1)*conv_params(c, m, k, groups, bias=False)
 
@@ -266,7 +266,7 @@ def _conv_block(c, m):
 # %% ../nbs/01_convolution.ipynb #1c6b60a7
 def small_cnn(
     n_classes:int=10, # Outputs, 2 or more
-    channels:int=1, # Of the pictures; 1 for grey, 3 for colours
+    channels:int=1, # Of the images; 1 for grey, 3 for colours
     width:int=32, # Filters of the first convolution; the second has twice as many
     hidden:int=128, # Units of the hidden dense layer
     cells:int=5, # The last map is averaged to cells by cells; 1 forgets all places

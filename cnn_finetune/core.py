@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['PART', 'BF16_FROM', 'PROFILE_VARIABLE', 'PROFILE_FORMAT', 'InputError', 'check_whole', 'check_number', 'check_one_of',
-           'check_path', 'write_whole', 'sync_folder', 'new_folder', 'refuse_existing', 'is_part', 'remove_parts',
-           'read_regular', 'printable', 'write_json', 'read_json', 'threads', 'cores', 'one_thread', 'on_cores',
-           'bf16_unit', 'precision_rule', 'profile_path', 'machine_facts', 'write_profile', 'read_profile']
+           'check_path', 'printable', 'raw_text', 'write_whole', 'sync_folder', 'is_part', 'remove_parts',
+           'check_writable', 'new_folder', 'refuse_existing', 'read_regular', 'check_ours', 'write_json', 'read_json',
+           'threads', 'cores', 'one_thread', 'on_cores', 'bf16_unit', 'precision_rule', 'profile_path', 'machine_facts',
+           'write_profile', 'read_profile']
 
-# %% ../nbs/00_core.ipynb #145463a5
+# %% ../nbs/00_core.ipynb #10c89863
 import contextvars, errno, json, math, numbers, os, platform, re
 import secrets, stat, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-import torch
 from platformdirs import user_cache_path
+try: import fcntl
+except ImportError: fcntl = None # Windows
 
 # %% ../nbs/00_core.ipynb #2d71ee88
 class InputError(ValueError):
@@ -61,9 +64,32 @@ def check_path(
     value, # What the caller gave
 ) -> Path: # With ~ expanded
     "A path; else an InputError"
-    if isinstance(value, (str, os.PathLike)) and str(value):
-        return Path(value).expanduser()
+    if isinstance(value, (str, os.PathLike)) and str(value) and '\0' not in str(value):
+        path = Path(value)
+        return path.expanduser() if path.parts[:1] == ('~',) else path
     raise InputError(f'{name}: {type(value).__name__} {value!r}; give a path')
+
+# %% ../nbs/00_core.ipynb #251376fc
+_UNPRINTABLE = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]|\\(?=x[0-9a-f]{2})')
+
+def printable(
+    text:str, # Perhaps the name of a file; line breaks and tabs are left
+) -> str: # Valid Unicode without control characters
+    "Text that can be printed: a control character, or a byte that is no UTF-8, is written as \\xNN"
+    text = _UNPRINTABLE.sub(_as_bytes, str(text))
+    return text.encode('utf-8', 'backslashreplace').decode()
+
+def raw_text(
+    text:str, # From `printable`
+) -> str: # What it was made of
+    "The name behind a printable one"
+    return re.sub(r'(\\x[0-9a-f]{2})+', _from_bytes, text)
+
+def _as_bytes(m):
+    return ''.join(f'\\x{b:02x}' for b in m[0].encode('utf-8', 'surrogateescape'))
+
+def _from_bytes(m):
+    return bytes.fromhex(m[0].replace('\\x', '')).decode('utf-8', 'surrogateescape')
 
 # %% ../nbs/00_core.ipynb #b734ac83
 PART = '.cnn_finetune-{}.part' # Name of a file that is being written
@@ -78,10 +104,11 @@ def write_whole(
     part = path.with_name(PART.format(secrets.token_hex(8)))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0)
     try:
-        with os.fdopen(os.open(part, flags, 0o666), 'wb') as f:
+        with os.fdopen(os.open(part, flags, 0o666), 'wb') as f, _in_use(part):
             f.write(data)
             if durable: _sync(f)
-        os.replace(part, path)
+            f.close()
+            os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -90,6 +117,23 @@ def write_whole(
 def _sync(f):
     f.flush()
     os.fsync(f.fileno())
+
+@contextmanager
+def _in_use(part):
+    "Hold a lock that the system takes back when this process ends, however it ends (POSIX)"
+    handle = None if fcntl is None else os.open(part, os.O_RDONLY)
+    try:
+        if handle is not None: _lock(handle)
+        yield
+    finally:
+        if handle is not None: os.close(handle)
+
+def _lock(handle):
+    "True, False where another holds it, None where the file system knows no locks"
+    try: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: return False
+    except OSError: return None
+    return True
 
 # %% ../nbs/00_core.ipynb #6481f796
 def sync_folder(
@@ -101,6 +145,58 @@ def sync_folder(
     try: os.fsync(handle)
     finally: os.close(handle)
 
+# %% ../nbs/00_core.ipynb #029bb729
+def is_part(
+    name:str, # Of a file or folder
+) -> bool: # True for a name that only these two functions make
+    "Whether a file or folder is a temporary one of `write_whole` or `new_folder`"
+    pattern = re.escape(PART).replace(r'\{\}', '[0-9a-f]{16}')
+    return bool(re.fullmatch(pattern, name))
+
+def remove_parts(
+    folder:str|Path, # Where to look
+    deep:bool=True, # In all its sub-folders, too
+    age:float=1, # Seconds since the last change, at least; below 0 if nobody else can be writing
+) -> int: # How many were removed
+    "Remove the temporary files and folders that killed processes left"
+    found = Path(folder).rglob('.*') if deep else Path(folder).glob('.*')
+    return sum(_removed(f, age) for f in [*found] if is_part(f.name))
+
+def _removed(part, least):
+    try:
+        age = time.time() - part.lstat().st_mtime
+        if age < least or least >= 0 and not _abandoned(part, age): return False
+        _remove(part)
+    except OSError: return False
+    return True
+
+def _remove(part):
+    if part.is_symlink() or not part.is_dir(): return part.unlink(missing_ok=True)
+    for f in part.iterdir(): _remove(f)
+    part.rmdir()
+
+def _abandoned(part, age):
+    day = 86400
+    if fcntl is None or part.is_symlink(): return age > day
+    handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
+    try: free = _lock(handle)
+    finally: os.close(handle)
+    return age > day if free is None else free
+
+# %% ../nbs/00_core.ipynb #6bae4a64
+def check_writable(
+    file:str|Path, # That will be written later
+) -> Path: # The same file
+    "Create a file in the same folder and take it away again; else an InputError"
+    file = check_path('file', file)
+    part = file.with_name(PART.format(secrets.token_hex(8)))
+    try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        part.unlink()
+    except OSError as e: raise InputError(f'{printable(file)}: cannot be written '
+                                          f'({e.strerror}); give another place') from None
+    return file
+
 # %% ../nbs/00_core.ipynb #9f79a856
 @contextmanager
 def new_folder(
@@ -109,12 +205,15 @@ def new_folder(
     "A folder that is there whole, or not at all: written beside its place, then renamed into it"
     path = refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
+    remove_parts(path.parent, deep=False)
     part = path.with_name(PART.format(secrets.token_hex(8)))
     part.mkdir()
     try:
-        yield part
-        sync_folder(part)
-        part.rename(path)
+        with _in_use(part):
+            yield part
+            sync_folder(part)
+            part.rename(path)
     except BaseException:
         _remove(part)
         raise
@@ -129,50 +228,32 @@ def refuse_existing(
     if not os.path.lexists(path): return path
     raise InputError(f'{path}: already exists and is left as it is; give a new {what}')
 
-def _remove(part):
-    if part.is_symlink() or not part.is_dir(): return part.unlink(missing_ok=True)
-    for f in part.iterdir(): _remove(f)
-    part.rmdir()
-
-# %% ../nbs/00_core.ipynb #85b2da4d
-def is_part(
-    name:str, # Of a file or folder
-) -> bool: # True for a name that only these two functions make
-    "Whether a file or folder is a temporary one of `write_whole` or `new_folder`"
-    pattern = re.escape(PART).replace(r'\{\}', '[0-9a-f]{16}')
-    return bool(re.fullmatch(pattern, name))
-
-def remove_parts(
-    folder:str|Path, # Searched with all its sub-folders
-    age:float=86400, # Seconds since the last change
-) -> int: # How many were removed
-    "Remove the temporary files and folders that killed processes left"
-    old = [f for f in Path(folder).rglob('.*') if is_part(f.name) and _age(f) > age]
-    for f in old: _remove(f)
-    return len(old)
-
-def _age(f):
-    try: return time.time() - f.lstat().st_mtime
-    except OSError: return 0
-
-# %% ../nbs/00_core.ipynb #32f30d37
+# %% ../nbs/00_core.ipynb #8b02697a
 def read_regular(
     path:str|Path, # Of a file
     n:int=None, # Bytes from its beginning; default all
+    limit:int=None, # Of bytes; a larger file is not read
 ) -> bytes: # Its content
-    "Read a regular file; a pipe, a device or a folder is an OSError at once"
+    "Read a regular file; a pipe, a device, a folder or a vast file is an OSError at once"
     flags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
     handle = os.open(path, flags)
     with os.fdopen(handle, 'rb') as f:
-        if stat.S_ISREG(os.fstat(handle).st_mode): return f.read(n)
-        raise OSError(errno.EINVAL, 'is not a regular file', str(path))
+        is_file, size = stat.S_ISREG(os.fstat(handle).st_mode), os.fstat(handle).st_size
+        if not is_file: raise OSError(errno.EINVAL, 'is not a regular file', str(path))
+        if n is None and limit is not None and size > limit:
+            raise OSError(errno.EFBIG, f'more than {limit} bytes', str(path))
+        return f.read(n)
 
-# %% ../nbs/00_core.ipynb #8b02697a
-def printable(
-    text:str, # Perhaps the name of a file
-) -> str: # Valid Unicode
-    "Text that can be printed: a byte that is no UTF-8 is written as \\xNN"
-    return str(text).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+# %% ../nbs/00_core.ipynb #32f30d37
+def check_ours(
+    file:str|Path, # About to be replaced
+    mark:bytes, # How each file of its kind begins
+) -> Path: # The same file
+    "An existing file that this package did not write is left as it is, with an InputError"
+    file = check_path('file', file)
+    if not os.path.lexists(file) or read_regular(file, len(mark)) == mark: return file
+    raise InputError(f'{printable(file)}: exists, was not written by this package, and is left as '
+                     'it is; give a new file')
 
 # %% ../nbs/00_core.ipynb #177c8e15
 def write_json(
@@ -188,6 +269,7 @@ def read_json(
     limit:int=2**24, # Bytes; a larger file is refused unread
 ): # The value
     "Read JSON; what is doubtful, such as a name that stands there twice, is an InputError"
+    file = check_path('file', file)
     try:
         data = read_regular(file, limit + 1)
         if len(data) > limit: raise ValueError(f'more than {limit} bytes')
@@ -204,23 +286,31 @@ def _once(pairs):
 
 def _no_number(text): raise ValueError(f'{text} is no number')
 
+# %% ../nbs/00_core.ipynb #fd84fce2
+class _Later:
+    "A module that is imported when it is first used, so that a command without torch starts at once"
+    def __init__(self, name): self._name = name
+    def __getattr__(self, attr): return getattr(import_module(self._name), attr)
+
+_torch = _Later('torch')
+
 # %% ../nbs/00_core.ipynb #5beb4d91
 @contextmanager
 def threads(
     n:int, # Number of threads, 1 or more
 ):
     "While this lasts torch computes with n threads"
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    before = _torch.get_num_threads()
+    _torch.set_num_threads(n)
     try: yield
-    finally: torch.set_num_threads(before)
+    finally: _torch.set_num_threads(before)
 
 # %% ../nbs/00_core.ipynb #0e715cc8
 _CORES = contextvars.ContextVar('cores', default=None)
 
 def cores() -> int: # Threads that torch was given, by OMP_NUM_THREADS or by the machine
     "How many parts can be computed side by side"
-    return _CORES.get() or torch.get_num_threads()
+    return _CORES.get() or _torch.get_num_threads()
 
 @contextmanager
 def one_thread():
@@ -243,8 +333,8 @@ def on_cores(
     if n == 1 or len(parts) == 1:
         with threads(1): return [f(part) for part in parts]
     if n not in _POOLS:
-        _POOLS[n] = ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
-    with threads(torch.get_num_threads()): return list(_POOLS[n].map(f, parts))
+        _POOLS[n] = ThreadPoolExecutor(n, initializer=_torch.set_num_threads, initargs=(1,))
+    with threads(_torch.get_num_threads()): return list(_POOLS[n].map(f, parts))
 
 # %% ../nbs/00_core.ipynb #73804686
 _BF16 = 'amx_bf16', 'avx512_bf16', 'arm_bf16', 'sve_bf16', 'bf16'
@@ -253,11 +343,11 @@ def bf16_unit(
     device='cpu', # 'cpu', 'cuda' or a torch.device
 ) -> str|None: # Such as 'amx_bf16', 'avx512_bf16' or 'cuda'; None where torch knows of none
     "What the hardware declares for arithmetic in bfloat16"
-    kind = torch.device(device).type
+    kind = _torch.device(device).type
     if kind == 'cuda':
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = _torch.cuda.is_bf16_supported(including_emulation=False)
         return 'cuda' if native else None
-    declared = getattr(torch.cpu, 'get_capabilities', dict)() if kind == 'cpu' else {}
+    declared = getattr(_torch.cpu, 'get_capabilities', dict)() if kind == 'cpu' else {}
     return next((name for name in _BF16 if declared.get(name)), None)
 
 # %% ../nbs/00_core.ipynb #34cc5b90
@@ -273,7 +363,7 @@ def precision_rule(
         raise InputError(f'part: {part!r}; use {" or ".join(BF16_FROM)}')
     unit, profile = bf16_unit(device), read_profile()
     least = BF16_FROM[part].get(unit)
-    if profile and torch.device(device).type == 'cpu': least = profile['bf16_from'][part]
+    if profile and _torch.device(device).type == 'cpu': least = profile['bf16_from'][part]
     return 'bf16' if unit and least is not None and macs >= least else 'float32'
 
 # %% ../nbs/00_core.ipynb #967065ea
@@ -288,9 +378,9 @@ def profile_path() -> Path|None: # A file that need not exist; None if profiles 
 # %% ../nbs/00_core.ipynb #287cd610
 def machine_facts() -> dict: # Processor, what it declares for bf16, release of torch
     "What a machine profile depends on"
-    declared = getattr(torch.cpu, 'get_capabilities', dict)()
+    declared = getattr(_torch.cpu, 'get_capabilities', dict)()
     name = declared.get('cpu_name') or _processor() or platform.machine()
-    return dict(processor=name, bf16=bf16_unit(), torch=torch.__version__)
+    return dict(processor=name, bf16=bf16_unit(), torch=_torch.__version__)
 
 def _processor():
     try: lines = Path('/proc/cpuinfo').read_text().splitlines()
@@ -311,7 +401,7 @@ def write_profile(
     profile = dict(format=PROFILE_FORMAT, machine=machine_facts(), bf16_from=bf16_from,
                    measured=list(measured))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(profile, indent=1).encode())
+    write_whole(check_ours(path, b'{\n "format": '), json.dumps(profile, indent=1).encode())
     return path
 
 # %% ../nbs/00_core.ipynb #cc543a1f

@@ -84,9 +84,10 @@ def kept_features(
     store = feature_store((n*len(flips), *function.shape), function.dtype, limit)
     def key(i, m): return content_key(rows.digests[i].encode(), name, m)
     def found(i, m):
-        a = data.cache.read(key(i, m))
-        if a is not None: store[i + n*m] = torch.from_numpy(a.copy()).view(function.dtype)
-        return a is not None
+        a, row = data.cache.read(key(i, m)), store[i + n*m].view(torch.uint8)
+        whole = a is not None and a.dtype == np.uint8 and a.shape == row.shape
+        if whole: row[:] = torch.from_numpy(a.copy())
+        return whole
     missing = {(i, m) for m in flips for i in range(n) if not found(i, m)}
     wanted = sorted({i for i, _ in missing})
     loader = data.valid.new(_Some(rows, wanted))

@@ -202,6 +202,7 @@ class FrozenFunction(nn.Module):
     ):
         super().__init__()
         self.dtype = DTYPES[check_one_of('precision', precision, DTYPES)]
+        x = x.to(next(stages.parameters(), x).device)
         net, self.size = fold(stages, x), x.shape[2:]
         net = net.to(memory_format=torch.channels_last)
         self.sample = x[:1].detach().clone()
@@ -232,6 +233,7 @@ class FrozenFunction(nn.Module):
         x:torch.Tensor, # Images, or what a lower part gave, of the size it was made with
     ) -> torch.Tensor: # What the highest of the stages gives, float32
         if x.shape[2:] != self.size: self._refuse(x)
+        x = x.to(self.sample.device)
         if x.device.type != 'cpu': return self.part(x)
         area = x[0, 0].numel() if x.ndim == 4 else 1
         rows = min(16, max(4, PART_BYTES//(area*self.dtype.itemsize)))

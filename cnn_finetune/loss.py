@@ -85,14 +85,14 @@ def _count(labels, n_classes):
     if present[0] < 0 or present[-1] >= K:
         raise InputError(f'labels: {present[0]} to {present[-1]}; the classes are 0 to {K - 1}')
     missing = next((k for k in range(K) if k not in present), None)
-    if missing is not None: raise InputError(f'labels: no picture of class {missing}; add some')
+    if missing is not None: raise InputError(f'labels: no image of class {missing}; add some')
     return counts
 
 # %% ../nbs/02_loss.ipynb #7f6cd03f
 def class_weights(
-    labels, # Class index of every training picture (n,): tensor, array or list
+    labels, # Class index of every training image (n,): tensor, array or list
     n_classes:int=None, # K; default the largest label plus 1
-) -> torch.Tensor: # (K,), inverse to the counts; the mean over the pictures is 1
+) -> torch.Tensor: # (K,), inverse to the counts; the mean over the images is 1
     "Weights that give every class the same say (equation 9)"
     if n_classes is not None: _whole('n_classes', n_classes, 1)
     counts = _count(labels, n_classes)
@@ -122,7 +122,7 @@ def _shares(logits, targets, weight, label_smoothing):
     q = smooth_targets(targets, K, label_smoothing, logits.dtype)
     if len(q) != b: raise InputError(f'targets: {len(q)} for {b} rows of logits; use as many')
     total = w[_indices(targets, K)].sum()
-    if total == 0: raise InputError('weight: 0 for every picture of the batch; use others')
+    if total == 0: raise InputError('weight: 0 for every image of the batch; use others')
     return w.to(logits)*q/total
 
 # %% ../nbs/02_loss.ipynb #e3d2e98a
@@ -150,7 +150,7 @@ def cross_entropy_grad(
 # %% ../nbs/02_loss.ipynb #07ab4015
 def initial_loss(
     n_classes:int, # K
-    spread:float=0., # Standard deviation of the logits of a picture; good for 1 or less
+    spread:float=0., # Standard deviation of the logits of an image; good for 1 or less
 ) -> float: # In nats
     "The cross-entropy to expect before any training (equation 12)"
     _whole('n_classes', n_classes, 1)

@@ -394,12 +394,12 @@ class CNN(nn.Module):
         pretrained:bool=True, # ImageNet weights for the body
         weights:str|Path=None, # Local weights file for the body, used instead
         head:str='mlp', # One of HEADS
-        targets:str='multiclass', # Kind of answer, one of ACTIVATIONS
+        kind:str='multiclass', # Of answer, one of ACTIVATIONS
         **head_args, # Arguments of the head, such as hidden=0
     ):
         super().__init__()
         self.arch, self.classes = arch, _names(classes)
-        self.targets = check_one_of('targets', targets, ACTIVATIONS)
+        self.kind = check_one_of('kind', kind, ACTIVATIONS)
         self.serving = dict(cut='head', precision='float32') # As `ServedNet` takes it
         self.pre = pre or pretrained_preprocess(arch)
         self.head_name, self.head_args = head, _all_arguments(head, head_args)
@@ -424,7 +424,11 @@ class CNN(nn.Module):
     def probabilities(self,
         logits:torch.Tensor, # (b, classes)
     ) -> torch.Tensor: # (b, classes); for one class of many each row sums to 1
-        return ACTIVATIONS[self.targets](logits)
+        return ACTIVATIONS[self.kind](logits/self.serving.get('temperature', 1.))
+    @property
+    def thresholds(self): # For several labels: the least probability of each class; else None
+        usual = dict(multilabel=[.5]*len(self.classes)).get(self.kind)
+        return usual and self.serving.get('thresholds', usual)
 
 def _all_arguments(head, given):
     if head not in HEADS: return given # Refused by `make_head`

@@ -7,7 +7,7 @@ __all__ = ['STEPS', 'CONFIG', 'PLAN', 'LOCK', 'fit_options', 'fit_settings', 'pr
            'write_results', 'try_results', 'epoch_line', 'progress', 'fit', 'read_config', 'predict', 'demo']
 
 # %% ../nbs/20_run.ipynb #0fda06bf
-import difflib, inspect, io, json, shlex, sys
+import difflib, inspect, io, json, os, shlex, sys
 from contextlib import contextmanager
 from pathlib import Path
 from filelock import FileLock, Timeout
@@ -67,11 +67,12 @@ def run_config(
     own = {k: v for k, v in net.head_args.items() if k in ('hidden', 'dropout')}
     more = {k: v for k, v in net.head_args.items() if k not in own}
     made = dict(size=list(net.pre.size), channels=net.pre.channels, fit=net.pre.fit, crop=net.pre.crop,
-                max_pixels=net.pre.max_pixels,
+                max_pixels=net.pre.max_pixels, background=list(net.pre.background), padding=net.pre.padding,
+                bits=net.pre.bits and list(net.pre.bits),
                 arch=net.arch, head=net.head_name, head_args=more or None, bs=dls.train.bs,
                 flip=dls.flip, num_workers=dls.train.n_threads)
     config = dict(source=_source(source)) | settings | own | made | plan.settings
-    for k in ('cache', 'weights', 'start'):
+    for k in ('cache', 'folder', 'weights', 'start'):
         if config.get(k) is not None: config[k] = _absolute(config[k])
     return {k: v for k, v in config.items() if v is not None}
 
@@ -104,6 +105,8 @@ def locked(
     try: lock.acquire(timeout=0)
     except Timeout: raise InputError(f'{printable(folder)}: another process is working on this run; '
                                      'wait for its end, or stop it') from None
+    except OSError as e: raise InputError(f'{printable(folder)}: this run cannot be written to '
+        f'({e.strerror or e}); make a copy of it where you may write') from None
     try:
         remove_parts(folder, age=-1)
         yield
@@ -184,15 +187,23 @@ def fit(
     settings = fit_settings(options)
     if source is None or out is None: raise InputError(
         'fit: give the images, and a folder for the run: source and out')
+    _check_kept(source, settings)
     refuse_existing(out, 'folder, or go on with resume')
     learn, plan = prepare(source, settings)
     folder = new_run(out, run_config(source, settings, learn, plan), plan)
     with locked(folder):
         try: return _train(folder, learn, plan, every)
         except BaseException as e:
-            if not isinstance(e, KeyboardInterrupt) and not (folder/CHECKPOINT).exists():
-                _forget(folder)
+            begun = any((folder/name).exists() for name in (CHECKPOINT, 'bundle'))
+            if not begun and not isinstance(e, KeyboardInterrupt): _forget(folder)
             raise
+
+def _check_kept(source, settings):
+    "What cannot be written into a configuration cannot be repeated"
+    if not isinstance(source, (str, os.PathLike)): raise InputError(
+        f'source: a {type(source).__name__} has no name for config.json; save it as a CSV and give that')
+    if callable(settings['group']): raise InputError(
+        'group: a function cannot be kept in config.json; give a column or a regular expression')
 
 def _train(folder, learn, plan, every):
     try_results(folder, learn)
@@ -222,8 +233,10 @@ def _forget(folder):
 
 # %% ../nbs/20_run.ipynb #77aa7141
 def _go_on(run, every):
-    if not (run/CONFIG).is_file(): raise InputError(
-        f'resume: {printable(run)}: no {CONFIG} in it; give the folder of a run')
+    try: (run/CONFIG).lstat()
+    except PermissionError: raise InputError(f'resume: {printable(run)}: you may not read it') from None
+    except OSError: raise InputError(
+        f'resume: {printable(run)}: no {CONFIG} in it; give the folder of a run') from None
     with locked(run):
         if (run/'bundle').is_dir() and not (run/CHECKPOINT).exists(): raise InputError(
             f'resume: {printable(run)} is finished, its model is in {printable(run/"bundle")}; '
@@ -231,7 +244,7 @@ def _go_on(run, every):
         config = read_config(run/CONFIG)
         if 'source' not in config: raise InputError(f'resume: {run/CONFIG} names no source')
         learn, _ = prepare(config.pop('source'), config)
-        try: plan = plan_from_json((run/PLAN).read_text(encoding='utf-8'))
+        try: plan = plan_from_json(read_regular(run/PLAN, limit=2**24).decode())
         except (OSError, ValueError) as e:
             raise InputError(f'resume: {printable(run/PLAN)}: cannot be read ({e})') from None
         return _train(run, learn, plan, every)
@@ -265,11 +278,12 @@ def predict(
     max_pixels:int=None, # Images with more are refused; default as in training
 ) -> list[Prediction]: # In their order
     "Classify images and print a line for each"
-    if csv is not None: csv = refuse_existing(csv, 'file')
+    if csv is not None: csv = check_writable(refuse_existing(csv, 'file'))
     folder = check_path('bundle', bundle)
     inner = folder/'bundle'
     predictor = Predictor(inner if inner.is_dir() else folder, max_pixels=max_pixels)
-    files = [f for i in images for f in (image_files(i) if Path(i).is_dir() else [i])]
+    paths = [check_path('image', i) for i in images]
+    files = [f for p in paths for f in (image_files(p) if p.is_dir() else [p])]
     found = predictor(files)
     print(*found, sep='\n')
     if csv is not None: write_predictions(found, csv)

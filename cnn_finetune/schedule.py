@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'TOP_LR', 'cosine', 'one_cycle', 'Phase', 'Plan', 'stage_costs', 'plan_from_json', 'recipe', 'ready_plan',
-           'lp_ft', 'probe', 'all_at_once', 'layer_decay', 'top', 'gradual', 'fastai_recipe']
+           'lp_ft', 'probe', 'solve_only', 'all_at_once', 'layer_decay', 'top', 'gradual', 'fastai_recipe']
 
 # %% ../nbs/13_schedule.ipynb #4b4536e5
 import difflib, inspect, json, math
@@ -23,6 +23,7 @@ from .freezing import *
 from .learner import *
 from .network import *
 from .rates import *
+from .solve import *
 
 # %% ../nbs/13_schedule.ipynb #38a9179d
 def cosine(
@@ -70,6 +71,7 @@ class Phase:
     clip:float = None # Largest norm of the gradient
     accumulate:int = 1 # Batches whose gradients make one step
     ema:float = None # Decay of the averaged weights, in (0, 1), such as 0.99; None takes no average
+    solve:str = None # The head is not trained but solved, in one pass: auto, ridge or lda
 
     def __post_init__(self): _check_phase(self)
 
@@ -91,7 +93,8 @@ _FIELDS = dict(
     parts=(lambda v: v is None or isinstance(v, _WHOLE) and v >= 1, 'use 1 or more parts'),
     clip=(lambda v: v is None or v > 0, 'use a norm above 0'),
     accumulate=(lambda v: isinstance(v, _WHOLE) and v >= 1, 'use 1 or more batches'),
-    ema=(lambda v: v is None or 0 < v < 1, 'use a decay between 0 and 1, such as 0.99'))
+    ema=(lambda v: v is None or 0 < v < 1, 'use a decay between 0 and 1, such as 0.99'),
+    solve=(lambda v: v in (None, 'auto', *SOLVERS), 'use auto, ridge or lda'))
 
 def _check_phase(p):
     for name, (good, hint) in _FIELDS.items():
@@ -151,7 +154,13 @@ def _settled(phases, names, new):
         new = [s for s in new if not check_bn(moving[s])[0]]
         phase_lrs(names, p.lr, p.lr_decay, p.first, p.bn)
         if p.inputs == 'features': _check_frozen(names, p)
+        if p.solve: _check_solved(names, p)
         yield p
+
+def _check_solved(names, p):
+    alone = names[stage_index(names, p.first)] == 'head' and p.inputs == 'features'
+    if not alone or p.epochs > 1: raise InputError(f'solve: phase {p.name!r} must be of the head '
+        "alone, on features, and one epoch: first='head', inputs='features', epochs=1")
 
 def _check_frozen(names, p):
     lowest = lowest_changing(names, p.first, p.bn)
@@ -165,6 +174,7 @@ def rates(self:Plan,
     phase:Phase, # One of the plan's
 ) -> dict[str, float]: # Stage name to peak rate, 0 where nothing of the stage learns
     "The peak rate of every stage in one phase"
+    if phase.solve: return dict.fromkeys(self.names, 0.)
     return phase_lrs(self.names, phase.lr, phase.lr_decay, phase.first, phase.bn or 'affine')
 
 # %% ../nbs/13_schedule.ipynb #cf52bc80
@@ -190,7 +200,7 @@ def _phase_macs(plan, p):
     touched = [i for i, s in enumerate(names) if i >= k or check_bn(policies[s])[1]]
     if p.inputs == 'features':
         below, above = macs.iloc[:k].sum(), macs.iloc[k:].sum()
-        rows = (plan.views**p.mirrors + p.views)*n
+        rows = n if p.solve else (plan.views**p.mirrors + p.views)*n
         return below*(rows + v) + p.epochs*above*(3*rows + v)
     training = macs.sum() + macs.iloc[k:].sum() + macs.iloc[min(touched):].sum()
     return p.epochs*(n*training + v*macs.sum())
@@ -320,7 +330,7 @@ def recipe(
 def ready_plan(
     names:list, # All stages of the network, `names` of a CNN
     epochs:int=None, # Passes that train more than the head; default 5, top 4, more if few batches
-    method:str='lp_ft', # How: lp_ft, top, probe, all, layer_decay, gradual or fastai
+    method:str='lp_ft', # How: lp_ft, top, solve, probe, all, layer_decay, gradual or fastai
     head_epochs:int=None, # Passes for the head alone before that; default the method's own
     top_epochs:int=None, # lp_ft: passes between the two for the highest stage; default 0
     lr:float|dict=None, # Peak rate of the head, or stage name to rate; default the method's own
@@ -342,6 +352,7 @@ def ready_plan(
     clip:float=None, # Largest norm of the gradient; default the method's own
     accumulate:int=None, # Batches whose gradients make one step; default 1
     ema:float=None, # Decay of averaged weights, in (0, 1); default no average
+    solve:str=None, # Solve the head instead of training it at first: auto, ridge or lda
     new:list=('head',), # Stages without batch-norm statistics
 ) -> Plan: # To read, to edit, to carry out
     "A plan by the name of its method"
@@ -359,7 +370,7 @@ def ready_plan(
     return Plan(phases, names, tuple(new), settings=dict(method=method) | resolved)
 
 _WIDE = {f.name for f in fields(Phase)} - {'name', 'epochs', 'first', 'lr', 'lr_decay', 'bn',
-    'inputs', 'final_div', 'mom'}
+    'inputs', 'final_div', 'mom', 'solve'}
 
 def _with(phases, given, method):
     seen = {k: given[k] for k in ('views', 'mirrors') if k in given}
@@ -374,13 +385,15 @@ def _lowest(names, first):
     except InputError:
         raise InputError(f'first: {first!r} is none of {", ".join(names)}') from None
 
-def _head(s): return Phase('head', s.head_epochs, 'head', s.head_lr, inputs='features')
+def _head(s):
+    epochs = min(s.head_epochs, 1) if s.solve else s.head_epochs
+    return Phase('head', epochs, 'head', s.head_lr, inputs='features', solve=s.solve)
 
 # %% ../nbs/13_schedule.ipynb #7a245fef
 TOP_LR = 1e-3 # Peak rate of the head while the highest stage learns on features
 
 @recipe('lp_ft', epochs=5, head_epochs=5, top_epochs=0, lr=6e-4, lr_decay=.7, head_lr=3e-3,
-        first=-4, bn=None, clip=.3)
+        first=-4, bn=None, clip=.3, solve=None)
 def lp_ft(names, s):
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     upper = Phase('top', s.top_epochs, names[-2], TOP_LR, s.lr_decay, s.bn, 'features', clip=s.clip)
@@ -392,6 +405,11 @@ def lp_ft(names, s):
 def probe(names, s):
     "The head alone, on the features of the frozen body"
     return [Phase('head', s.epochs, 'head', s.lr, inputs='features')]
+
+@recipe('solve', epochs=1, solve='auto')
+def solve_only(names, s):
+    "The head in closed form, in one pass; there is no second epoch"
+    return [Phase('head', min(s.epochs, 1), 'head', 1e-3, inputs='features', solve=s.solve)]
 
 @recipe('all', epochs=5, lr=3e-4, lr_decay=1., bn=None, clip=.3)
 def all_at_once(names, s):
@@ -405,7 +423,7 @@ def layer_decay(names, s):
 
 # %% ../nbs/13_schedule.ipynb #745830c2
 @recipe('top', epochs=4, head_epochs=4, lr=TOP_LR, lr_decay=.7, head_lr=3e-3, first=-2, bn=None,
-        clip=.3)
+        clip=.3, solve=None)
 def top(names, s):
     "The head, then the highest stage too, both on features: images go through the body once"
     first = _lowest(names, s.first)
@@ -413,7 +431,7 @@ def top(names, s):
 
 # %% ../nbs/13_schedule.ipynb #75fe9750
 @recipe('gradual', epochs=5, head_epochs=5, lr=6e-4, lr_decay=.7, head_lr=3e-3, first=-4,
-        patience=None, bn=None, clip=.3)
+        patience=None, bn=None, clip=.3, solve=None)
 def gradual(names, s):
     "Stages join from the head down (arXiv 1801.06146)"
     k = stage_index(names, _lowest(names, s.first))

@@ -181,8 +181,9 @@ class PhaseNet(nn.Module):
     ):
         super().__init__()
         check_one_of('precision', precision, LEARNING_DTYPES)
-        self.lower, self.sample = None, features
-        if features is None:
+        self.lower = None
+        if features is not None: self.sample = features.to(next(net.parameters()).device)
+        else:
             self.lower = FrozenFunction(net.below(first), probe_images(net), frozen)
             self.sample = self.lower.part(probe_images(net))
         self.stages, self.dtype, self.parts = net.above(first), LEARNING_DTYPES[precision], parts
