@@ -170,7 +170,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/20_run.ipynb #6c297f89
+# %% ../nbs/20_run.ipynb #f64d5e5d
 def fit(
     source:str|Path=None, # A folder, a CSV, or a data set by name: mnist, digits, textures
     out:str|Path=None, # Folder for the run; it must not exist yet
@@ -207,7 +207,7 @@ def _check_kept(source, settings):
 
 def _train(folder, learn, plan, every):
     try_results(folder, learn)
-    print(printable(f'{learn.dls}\n\n{plan}\n'), flush=True)
+    print(printable(f'{learn.dls}{_balance_line(learn)}\n\n{plan}\n'), flush=True)
     begun = (folder/CHECKPOINT).exists()
     try:
         with progress(learn): learn.fit_plan(plan, every=every, **{
@@ -217,8 +217,16 @@ def _train(folder, learn, plan, every):
         where = shlex.quote(printable(folder))
         raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {where}') from None
 
+def _balance_line(learn):
+    if not learn.balance: return ''
+    counts = class_counts(learn.dls)
+    return f'\nbalance by {learn.balance}; {counts.min():.0f} to {counts.max():.0f} training images a class'
+
 def _finish(folder, learn):
-    if not (folder/'bundle').exists(): write_results(folder, learn)
+    several = learn.cnn.kind == 'multilabel' and len(learn.dls.valid_ds)
+    if not (folder/'bundle').exists():
+        if several: learn.set_thresholds()
+        write_results(folder, learn)
     (folder/CHECKPOINT).unlink()
     sync_folder(folder)
     said = [_validation(learn)]*bool(len(learn.dls.valid_ds)) + _leave_one_out(learn)
