@@ -425,6 +425,10 @@ class CNN(nn.Module):
         logits:torch.Tensor, # (b, classes)
     ) -> torch.Tensor: # (b, classes); for one class of many each row sums to 1
         return ACTIVATIONS[self.kind](logits/self.serving.get('temperature', 1.))
+    @property
+    def thresholds(self): # For several labels: the least probability of each class; else None
+        usual = dict(multilabel=[.5]*len(self.classes)).get(self.kind)
+        return usual and self.serving.get('thresholds', usual)
 
 def _all_arguments(head, given):
     if head not in HEADS: return given # Refused by `make_head`
