@@ -860,6 +860,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cnn_finetune.run': { 'cnn_finetune.run._Tried': ('run.html#_tried', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._absolute': ('run.html#_absolute', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._arguments': ('run.html#_arguments', 'cnn_finetune/run.py'),
+                                  'cnn_finetune.run._balance_line': ('run.html#_balance_line', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._check_kept': ('run.html#_check_kept', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._curves': ('run.html#_curves', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._finish': ('run.html#_finish', 'cnn_finetune/run.py'),
