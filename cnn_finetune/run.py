@@ -170,7 +170,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/24_run.ipynb #f64d5e5d
+# %% ../nbs/24_run.ipynb #fa62b723
 def fit(
     source:str|Path=None, # A folder, a CSV, or a data set by name: mnist, digits, textures
     out:str|Path=None, # Folder for the run; it must not exist yet
@@ -238,7 +238,8 @@ def _validation(learn):
     return f'validation {report}\n\n{report.table().round(3)}'
 
 def _leave_one_out(learn):
-    n, found = len(learn.dls.train_ds), [r['leave_one_out'] for r in learn.history.rows if 'leave_one_out' in r]
+    n = len(learn.dls.train_ds)
+    found = [r['leave_one_out'] for r in learn.history.rows if 'leave_one_out' in r]
     def interval(a): return '95% interval {:.1%} to {:.1%}'.format(*accuracy_interval(round(a*n), n))
     return [f'leave-one-out {a:.1%} (of the solved head, {n} images; {interval(a)})' for a in found]
 
