@@ -4,7 +4,7 @@ usage: python .ci/site.py [--quarto]
 
 nbdev processes the notebooks, with the processors that pyproject.toml names in doc_procs. Without Quarto, smalldocs
 turns them into pages, from the same _quarto.yml; with --quarto, `quarto render` does, its messages are shown, and a
-warning counts as a problem. The two name pages alike: 06_data.ipynb becomes data.html. Then the pages are checked:
+warning counts as a problem. The two name pages alike: 08_data.ipynb becomes data.html. Then the pages are checked:
 every link, anchor and image resolves, no anchor is there twice, nothing is requested from another host, and KaTeX
 typesets every formula.
 """
