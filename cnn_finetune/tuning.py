@@ -6,7 +6,7 @@
 __all__ = ['CHECKPOINT', 'Planned', 'Solving', 'Undoing', 'PlanRun']
 
 # %% ../nbs/18_tuning.ipynb #295a2ab6
-import gc, inspect, warnings
+import gc, inspect, random, warnings
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -134,7 +134,7 @@ class PlanRun:
         state = self.state if i == self.start else None
         with no_random(seed), replaced(learn, dls=self.data.reseeded(seed)), learn.whole():
             learn.freeze_to(p.first, p.bn)
-            self._compose(p, shared)
+            with no_random(seed): self._compose(p, shared, seed)
             cbs = self._callbacks(i, state)
             learn.history.begin(p.name, p.epochs)
             learn.add_cbs(cbs)
@@ -145,7 +145,7 @@ class PlanRun:
                 for cb in cbs[::-1]: cb.leave()
                 learn.remove_cbs(cbs)
                 learn.opt = None
-    def _compose(self, p, shared):
+    def _compose(self, p, shared, seed):
         learn, net = self.learn, self.learn.cnn
         lowest = lowest_changing(net.names, p.first, learn.freezing.bn)
         row = None
@@ -154,6 +154,7 @@ class PlanRun:
             data = (learn.lifted_dls(shared, p.first, p.frozen) if shared else
                     learn.feature_dls(p.first, p.frozen, *own))
             if p.solve: data = _in_one_batch(data, len(self.data.train_ds))
+            for dl in data.loaders: dl.rng = random.Random(seed) # Kept features draw nothing
             learn.dls, row = data, data.valid.x[:1].float()
         learn.create_opt()
         if learn.wd is not None: learn.opt.set_hypers(wd=learn.wd)
