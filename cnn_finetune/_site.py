@@ -73,6 +73,7 @@ class Definitions(Processor):
         cells, waiting = [], []
         for cell in filter(_is_seen, self.nb.cells):
             new, public = page_cells(cell, module, taken)
+            if public: taken.update(re.findall(r'(?:{#|id=")([\w.]+)', new[0].source))
             if public: cells, waiting = cells + new + waiting, []
             elif _is_exported(cell): waiting = waiting + new
             else: cells, waiting = cells + waiting + new, []
