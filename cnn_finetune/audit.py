@@ -300,7 +300,7 @@ def audit(
     fit:str='crop', # How an image gets this shape: crop, pad or squish
     crop:float=.875, # Share of the middle that validation sees
     file_col:str='file', # Table: column with the image files
-    label_col:str='label', # Table: column with the class names
+    label_col:str='label', # Table: column with the class names, or 'cat,dog' for one column a class
     folder:str|Path=None, # Table: where its files are; default where the table is
     suffix:str='', # Table: ending of the files, where the names have none
     split_col:str=None, # Table: column with the split, such as split or 'fold=0'; 'none' for none

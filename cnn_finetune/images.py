@@ -99,10 +99,15 @@ def open(self:Preprocess,
     return _finished(_opened(source, self), source, self)
 
 def _finished(im, source, self):
-    if not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
+    much = min(im.size) >= 4*max(self.size) # Else (2) says 1
+    if much and not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
     bits = self.bits or _declared(im)
-    im = _eight_bit(ImageOps.exif_transpose(_scaled_colour(im, bits)), bits)
+    im = _eight_bit(_upright(_scaled_colour(im, bits)), bits)
     return _reduced(_in_mode(im, self), self)
+
+def _upright(im): # Without a copy where it is
+    im.load()
+    return im if im.getexif().get(0x0112, 1) == 1 else ImageOps.exif_transpose(im)
 
 # %% ../nbs/04_images.ipynb #6ca0b12f
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26
@@ -213,7 +218,7 @@ def _scaled_colour(im, bits):
 
 def _in_mode(im, pre):
     clear = im.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in im.info
-    if not clear or pre.mode == 'RGBA': return im.convert(pre.mode)
+    if not clear or pre.mode == 'RGBA': return im if im.mode == pre.mode else im.convert(pre.mode)
     im = im.convert('RGBA')
     ground = Image.new('RGBA', im.size, (*pre.background, 255))
     return Image.alpha_composite(ground, im).convert(pre.mode)
