@@ -1184,6 +1184,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.tuning.Undoing.state_dict': ('tuning.html#undoing.state_dict', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._about': ('tuning.html#_about', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._as_before': ('tuning.html#_as_before', 'cnn_finetune/tuning.py'),
+                                     'cnn_finetune.tuning._check_augment': ('tuning.html#_check_augment', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._check_known': ('tuning.html#_check_known', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._check_plan': ('tuning.html#_check_plan', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._in_one_batch': ('tuning.html#_in_one_batch', 'cnn_finetune/tuning.py'),
