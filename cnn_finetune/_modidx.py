@@ -997,6 +997,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cnn_finetune.solve._set_hidden': ('solve.html#_set_hidden', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._set_norm': ('solve.html#_set_norm', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._within': ('solve.html#_within', 'cnn_finetune/solve.py'),
+                                    'cnn_finetune.solve._without_prior': ('solve.html#_without_prior', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.best_temperature': ('solve.html#best_temperature', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.feature_scale': ('solve.html#feature_scale', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.principal': ('solve.html#principal', 'cnn_finetune/solve.py'),

@@ -389,9 +389,15 @@ def solve(self:CNNLearner,
     if y.ndim != 1: raise InputError('solve: images with several labels; train the head')
     weights = _row_weights(self, y)
     found = solve_head(x, y, kind, weights, len(self.cnn.classes), smoothing)
+    if isinstance(self.loss_func, AdjustedLoss): found = _without_prior(found, self.loss_func.prior)
     write_head(self.cnn.head, found, x)
     self.cnn.serving = dict(cut='head', precision=frozen)
     return found
+
+def _without_prior(found, prior):
+    "What is left of logits when the loss adds the log prior to them"
+    prior = prior.detach().cpu().double()
+    return replace(found, bias=found.bias - prior, scores=found.scores - prior)
 
 def _row_weights(learn, y):
     loss, w = learn.loss_func, torch.ones(len(y)).double()
