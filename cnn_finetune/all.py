@@ -9,17 +9,18 @@ __all__ = []
 from .bundle import (Prediction, Predictor, load_bundle, read_predictions, save_bundle,
                                  write_predictions)
 from .core import InputError
-from .data import ImageData, audit, image_dls, table_dls, table_from, test_dl
+from .data import ImageData, MultiLabel, audit, image_dls, table_dls, table_from, test_dl
 from .images import ArrayCache, Preprocess, image_files
 from .learner import CNNLearner, cnn_learner
 from .network import CNN, architectures, register_head, stage_table
-from .report import Report, accuracy_interval, compare_reports
+from .report import MultiReport, Report, accuracy_interval, compare_reports
 from .review import evaluate
 from .run import fit, predict
 from .schedule import (Phase, Plan, all_at_once, fastai_recipe, gradual, layer_decay,
                                    lp_ft, probe, ready_plan, top)
 from .step import calibrate
+from .tables import table_from_mosaics
 
 # %% ../nbs/26_api.ipynb #bdfb3594
-_BRINGS = 'bundle core data images learner network report review run schedule step'
+_BRINGS = 'bundle core data images learner network report review run schedule step tables'
 __all__ = [name for name in globals() if name[0] != '_' and name not in _BRINGS.split()]

@@ -155,12 +155,14 @@ def _without_leaks(table):
 LEAST_USE = 1/15 # Of a range; below it a data set is named
 
 def _flat(good):
-    for f in good[good.flat].itertuples(): yield ('warning', 'constant', f.file,
-        'one value everywhere, there is nothing to see', 'look at it; remove it')
+    for f in good[good.flat].itertuples():
+        clear = 'or give another background; ' if 'A' in f.mode else ''
+        yield ('warning', 'constant', f.file, 'one value everywhere, there is nothing to see',
+               f'look at it; {clear}remove it')
 
 def _with_bits(good, pre):
     "Settings with the range of deep images, and what is to be said about ranges"
-    deep, found = good[good['mode'].str.startswith(('I', 'F'))], []
+    deep, found = good[good['mode'].str.startswith(('I', 'F')) | good['mode'].str.endswith(';16')], []
     plain = good.drop(deep.index)
     if len(plain) and _use(plain, 0, 255) < LEAST_USE: found.append(('warning', 'range', '',
         f'all values are from {plain.low.min():g} to {plain.high.max():g} of 255',
@@ -298,7 +300,7 @@ def audit(
     fit:str='crop', # How an image gets this shape: crop, pad or squish
     crop:float=.875, # Share of the middle that validation sees
     file_col:str='file', # Table: column with the image files
-    label_col:str='label', # Table: column with the class names
+    label_col:str='label', # Table: column with the class names, or 'cat,dog' for one column a class
     folder:str|Path=None, # Table: where its files are; default where the table is
     suffix:str='', # Table: ending of the files, where the names have none
     split_col:str=None, # Table: column with the split, such as split or 'fold=0'; 'none' for none

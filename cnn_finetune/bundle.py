@@ -276,9 +276,11 @@ class Predictor:
         device:str='cpu', # Where to compute, such as 'cuda'
         precision:str=None, # Of the stages that were frozen: float32, bf16; default as in training
         max_pixels:int=None, # Images with more are refused; default as in training
+        mirrors:bool=False, # Mean logits of each image and its mirror image; twice the work
     ):
         net = bundle if isinstance(bundle, CNN) else load_bundle(bundle)
         self.device, self.classes, self.kind = device, net.classes, net.kind
+        self.mirrors = mirrors
         self.thresholds = net.thresholds
         self.temperature = net.serving.get('temperature', 1.)
         self.pre = net.pre if max_pixels is None else replace(net.pre, max_pixels=max_pixels)
@@ -287,9 +289,10 @@ class Predictor:
         x:torch.Tensor, # Images (b, c, h, w): uint8, or floats in [0, 1]
     ) -> torch.Tensor: # (b, classes)
         "The network's answer as numbers"
-        alone = len(x) == 1 and torch.get_num_threads() > 1
+        alone, x = len(x) == 1 and torch.get_num_threads() > 1, x.to(self.device)
+        run = self.served.one if alone else self.served
         with torch.inference_mode():
-            logits = (self.served.one if alone else self.served)(x.to(self.device))
+            logits = (run(x) + run(x.flip(-1)))/2 if self.mirrors else run(x)
             return ACTIVATIONS[self.kind](logits/self.temperature).cpu()
 
 def _moved(net, device):

@@ -161,9 +161,10 @@ def _plain(obj):
 def _named(f): return f'{getattr(f, "func", f).__name__} {getattr(f, "keywords", {})}'
 
 def _views(dl):
-    view = dl.dataset.view if isinstance(dl.dataset, ImageSet) else None
+    ours = isinstance(dl.dataset, ImageSet)
+    view, more = (dl.dataset.view, dl.augment.names) if ours else (None, ())
     transforms = [t for p in (dl.after_item, dl.after_batch) for t in getattr(p, 'fs', [])]
-    return [str(view and (view.flip, view.min_scale))] + [
+    return [str(view and (view.flip, view.min_scale)), *more] + [
         f'{type(t).__name__} {_plain(t)}' for t in transforms]
 
 # %% ../nbs/17_checkpoint.ipynb #8e001705

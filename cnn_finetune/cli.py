@@ -81,6 +81,10 @@ def add_option(
     if name in POSITIONAL: return parser.add_argument(name, nargs=POSITIONAL[name] if must else '?', help=help)
     if type == 'bool':
         return parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
+    if type.startswith('bool|'): # --augment, --augment NAMES and --no-augment
+        parser.add_argument('--no' + flag[1:], dest=name, action='store_false', default=argparse.SUPPRESS,
+                            help=argparse.SUPPRESS)
+        return parser.add_argument(flag, nargs='?', const=True, metavar='NAMES', help=help)
     metavar = type.split('|')[0].upper()
     return parser.add_argument(flag, type=TYPES.get(type, str), required=must, metavar=metavar,
                                help=help)

@@ -65,7 +65,7 @@ def check_path(
 ) -> Path: # With ~ expanded
     "A path; else an InputError"
     if isinstance(value, (str, os.PathLike)) and str(value) and '\0' not in str(value):
-        path = Path(value)
+        path = value if isinstance(value, Path) else Path(value)
         return path.expanduser() if path.parts[:1] == ('~',) else path
     raise InputError(f'{name}: {type(value).__name__} {value!r}; give a path')
 

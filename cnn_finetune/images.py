@@ -8,7 +8,7 @@ __all__ = ['FITS', 'CHANNELS', 'FILTERS', 'PADDING', 'LARGEST', 'MOST_PIXELS', '
            'pack_entry', 'unpack_entry', 'ArrayCache', 'kept_image', 'image_files', 'is_junk', 'image_endings']
 
 # %% ../nbs/04_images.ipynb #802f52b7
-import errno, hashlib, importlib.util, io, os, re, warnings
+import errno, hashlib, importlib.util, io, os, re, sys, warnings
 from collections import namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,10 +99,15 @@ def open(self:Preprocess,
     return _finished(_opened(source, self), source, self)
 
 def _finished(im, source, self):
-    if not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
+    much = min(im.size) >= 4*max(self.size) # Else (2) says 1
+    if much and not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
     bits = self.bits or _declared(im)
-    im = _eight_bit(ImageOps.exif_transpose(im), bits)
+    im = _eight_bit(_upright(_scaled_colour(im, bits)), bits)
     return _reduced(_in_mode(im, self), self)
+
+def _upright(im): # Without a copy where it is
+    im.load()
+    return im if im.getexif().get(0x0112, 1) == 1 else ImageOps.exif_transpose(im)
 
 # %% ../nbs/04_images.ipynb #6ca0b12f
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26
@@ -182,9 +187,38 @@ def _eight_bit(im, bits):
     v = (np.asarray(im).astype(np.float64) - low)*255/(high - low)
     return Image.fromarray(np.nan_to_num(v.round()).clip(0, 255).astype(np.uint8))
 
+_SIXTEEN = re.compile('(RGB[AXa]?|CMYK|LA);16([BLN])') # How Pillow names 16 bits a channel in a file
+_SWAPPED = dict(B='L', L='B', N='B' if sys.byteorder == 'little' else 'L')
+
+def _raw_colour(im):
+    "How a colour image of 16 bits a channel is stored; None for all others"
+    args = im.tile[0][3] if getattr(im, 'tile', None) else ''
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return _SIXTEEN.fullmatch(raw) if isinstance(raw, str) else None
+
+def _sixteen(im, raw):
+    "All 16 bits of each channel (h, w, c): Pillow reads the upper bytes, and with them swapped the lower ones"
+    place, kind = im.fp.tell(), raw[1]
+    im.fp.seek(0)
+    again = Image.open(io.BytesIO(im.fp.read()), formats=[im.format])
+    im.fp.seek(place)
+    low = 'RGBA' if kind == 'LA' else f'{kind};16{_SWAPPED[raw[2]]}'
+    again.tile = [(*t[:3], (low, *t[3][1:]) if isinstance(t[3], tuple) else low) for t in again.tile]
+    a, b = (np.asarray(i).astype(np.uint16) for i in (im, again))
+    return a << 8 | (b[..., [1, 1, 1, 3]] if kind == 'LA' else b)
+
+def _scaled_colour(im, bits):
+    raw = _raw_colour(im)
+    if raw is None or bits in (None, (0, 65535)): return im
+    low, high = bits
+    v = (_sixteen(im, raw).astype(np.float32) - low)*(255/(high - low))
+    out = Image.frombytes(im.mode, im.size, v.round().clip(0, 255).astype(np.uint8).tobytes())
+    out.getexif()[0x0112] = im.getexif().get(0x0112, 1)
+    return out
+
 def _in_mode(im, pre):
     clear = im.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in im.info
-    if not clear or pre.mode == 'RGBA': return im.convert(pre.mode)
+    if not clear or pre.mode == 'RGBA': return im if im.mode == pre.mode else im.convert(pre.mode)
     im = im.convert('RGBA')
     ground = Image.new('RGBA', im.size, (*pre.background, 255))
     return Image.alpha_composite(ground, im).convert(pre.mode)
@@ -260,7 +294,7 @@ def image_facts(
         if isinstance(source, bytes) and not source: return Facts('empty (0 bytes)')
         digest = _digest(source)
         return _facts(source, pre, cache, digest, stamp)
-    except _FAULTS as e: return Facts(_fault(e, pre), digest, stamp)
+    except _FAULTS as e: return Facts(_fault(e, pre, source), digest, stamp)
 
 def file_stamp(
     file:str|Path, # An existing file
@@ -277,11 +311,12 @@ def _digest(source):
 
 def _facts(source, pre, cache, digest, stamp):
     im = _opened(source, pre)
-    deep, size = im.mode.startswith(('I', 'F')), im.size[::-1]
+    raw, size, declared = _raw_colour(im), im.size[::-1], _declared(im)
+    mode = f'{im.mode};16' if raw else im.mode
+    if raw: a = _sixteen(im, raw)[..., :3] # Before what loads the image
     if im.getexif().get(0x0112, 1) >= 5: size = size[::-1]
-    mode = f'{im.mode};16' if '16' in str(getattr(im, 'tile', '')[:1]) and not deep else im.mode
-    declared = _declared(im)
-    if deep:
+    if raw: ends = [*zip(a.min((0, 1)).tolist(), a.max((0, 1)).tolist())]
+    elif im.mode.startswith(('I', 'F')):
         a = np.asarray(im)
         a = a[np.isfinite(a)]
         ends = [(a.min().item(), a.max().item())] if a.size else [(0, 0)]
@@ -296,10 +331,13 @@ def _facts(source, pre, cache, digest, stamp):
 _FAULTS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError,
            OverflowError, MemoryError, AttributeError, Image.DecompressionBombError)
 
-def _fault(e, pre):
+def _fault(e, pre, source):
     if isinstance(e, FileNotFoundError): return 'no such file'
     if isinstance(e, PermissionError): return 'you may not read it'
-    if isinstance(e, Image.UnidentifiedImageError): return 'not an image'
+    if isinstance(e, IsADirectoryError): return 'a folder, not an image'
+    if isinstance(e, Image.UnidentifiedImageError):
+        tiff = isinstance(source, bytes) and source.startswith((b'II*\0', b'MM\0*'))
+        return 'a TIFF of a kind that Pillow does not read; save it as PNG' if tiff else 'not an image'
     if isinstance(e, InputError): return str(e)
     bomb = isinstance(e, Image.DecompressionBombError)
     return f'over {pre.max_pixels/1e6:.0f} megapixels; raise max_pixels' if bomb else f'damaged ({e})'
@@ -528,7 +566,8 @@ def is_junk(
 
 def image_endings() -> set: # Lower case, with their dot
     "Endings of files that may be images"
-    return {e for e, f in Image.registered_extensions().items() if f in _formats()} | {*_HEIF}
+    known = [*_formats(), 'MPO'] # MPO is read as JPEG
+    return {e for e, f in Image.registered_extensions().items() if f in known} | {*_HEIF}
 
 def _say_passed(name, files, passed, why):
     if passed: warnings.warn(f'{name}: {len(passed)} of {len(files)} files passed over, {why}, '

@@ -221,6 +221,7 @@ class FastaiData(ImageData):
         "weighted ones (fastai's weighted_dataloaders), or use 'loss' or 'logits'")
     def test_dl(self, items, **kwargs):
         return super(ImageData, self).test_dl(items, **kwargs)
+    augment = Augment() # Their transforms do what they do
     @property
     def weights(self): # Of the training images when they are drawn, or None
         return getattr(self.train, 'wgts', None)

@@ -176,7 +176,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/24_run.ipynb #fa62b723
+# %% ../nbs/24_run.ipynb #c4a0ca8d
 def fit(
     source:str|Path=None, # A folder, a CSV, or a data set by name: mnist, digits, textures
     out:str|Path=None, # Folder for the run; it must not exist yet
@@ -213,7 +213,7 @@ def _check_kept(source, settings):
 
 def _train(folder, learn, plan, every):
     try_results(folder, learn)
-    print(printable(f'{learn.dls}{_balance_line(learn)}\n\n{plan}\n'), flush=True)
+    print(printable(f'{learn.dls}{_balance_line(learn)}{_augment_line(learn, plan)}\n\n{plan}\n'), flush=True)
     begun = (folder/CHECKPOINT).exists()
     try:
         with progress(learn): learn.fit_plan(plan, every=every, **{
@@ -222,6 +222,11 @@ def _train(folder, learn, plan, every):
     except KeyboardInterrupt:
         where = shlex.quote(printable(folder))
         raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {where}') from None
+
+def _augment_line(learn, plan):
+    blind = [p.name for p in plan if p.inputs == 'features' and not p.views]
+    if not learn.dls.augment.names or not blind: return ''
+    return f'\nthe phase {blind[0]!r} trains on kept features of whole images, which are not augmented by name'
 
 def _balance_line(learn):
     if not learn.balance: return ''
@@ -300,12 +305,13 @@ def predict(
     images:list[str], # Files and folders
     csv:str|Path=None, # Write the predictions to this new file as well
     max_pixels:int=None, # Images with more are refused; default as in training
+    mirrors:bool=False, # Ask for each image and its mirror image; twice the work
 ) -> list[Prediction]: # In their order
     "Classify images and print a line for each"
     if csv is not None: csv = check_writable(refuse_existing(csv, 'file'))
     folder = check_path('bundle', bundle)
     inner = folder/'bundle'
-    predictor = Predictor(inner if inner.is_dir() else folder, max_pixels=max_pixels)
+    predictor = Predictor(inner if inner.is_dir() else folder, max_pixels=max_pixels, mirrors=mirrors)
     paths = [check_path('image', i) for i in images]
     files = [f for p in paths for f in (image_files(p) if p.is_dir() else [p])]
     found = predictor(files)

@@ -411,7 +411,7 @@ def _set_hidden(head, W, b, X):
     at_mean = back.T@(mean/(second.running_var.double() + second.eps).sqrt().cpu())
     return back, b + at_mean
 
-# %% ../nbs/13_solve.ipynb #05dee88b
+# %% ../nbs/13_solve.ipynb #9438c8b9
 @patch
 def solve(self:CNNLearner,
     kind:str='auto', # ridge, lda, or auto: the better by leave-one-out
@@ -427,9 +427,11 @@ def solve(self:CNNLearner,
     if y.ndim != 1: raise InputError('solve: images with several labels; train the head')
     weights, net = _row_weights(self, y), self.cnn
     found = solve_head(x, y, kind, weights, len(net.classes), smoothing)
+    adjusted = isinstance(self.loss_func, AdjustedLoss)
+    if adjusted: found = _without_prior(found, self.loss_func.prior)
     write_head(net.head, found, x)
     net.serving, net.sums = dict(cut='head', precision=frozen), None
-    if len(weights.unique()) == 1:
+    if len(weights.unique()) == 1 and not adjusted:
         sums = Sums(x.shape[1], net.classes, found.kind, found.penalty, found.temperature)
         net.sums = sums.add(x, [net.classes[i] for i in y.tolist()])
     return found
@@ -445,10 +447,14 @@ def still_solved(
     expected = net.sums.solve().logits(M)
     return bool((found - expected).abs().max() < 1e-2*expected.abs().max())
 
+def _without_prior(found, prior):
+    "What is left of logits when the loss adds the log prior to them"
+    prior = prior.detach().cpu().double()
+    return replace(found, bias=found.bias - prior, scores=found.scores - prior)
+
 def _row_weights(learn, y):
     loss, w = learn.loss_func, torch.ones(len(y)).double()
     if learn.dls.weights is not None: w = w*torch.as_tensor(np.array(learn.dls.weights))
-    if isinstance(loss, AdjustedLoss): w = w/loss.prior.exp().double()[y.long().cpu()] # Of no prior
     own = loss.func.weight if isinstance(loss, CrossEntropyLossFlat) else None
     return w if own is None else w*own.detach().cpu().double()[y.long().cpu()]
 

@@ -8,7 +8,7 @@ __all__ = ['SPLIT_WORDS', 'LABELS', 'TEXTURES', 'NAMED', 'SOURCES', 'split_of', 
            'table_from_mnist', 'with_groups', 'table_from']
 
 # %% ../nbs/06_tables.ipynb #73fe3970
-import csv, json, os, re, unicodedata, warnings
+import ast, csv, json, os, re, warnings
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -58,9 +58,10 @@ def table_from_folder(
     if all(splits.values()) and deep:
         return _split_rows(root, below, splits, label, loose)
     _refuse_splits(root, splits, label)
+    _say_outside(root, loose)
+    if label != 'parent' and _splits_inside(below): return _inner_splits(below)
     if label is None and _two_levels(below):
         raise InputError(_question(root, below))
-    _say_outside(root, loose)
     return _rows({(n, *p): f for n, files in below.items() for p,
         f in files.items()}, label)
 
@@ -149,6 +150,15 @@ def _refuse_splits(root, splits, label):
 def _two_levels(below): return len(below) > 1 and all(
     files and all(len(p) > 1 for p in files) for files in below.values())
 
+def _splits_inside(below):
+    "Whether every class has its images in folders of splits"
+    inner = {p[0] if len(p) > 1 else '' for files in below.values() for p in files}
+    return all(map(split_of, inner)) and len({*map(split_of, inner)}) > 1
+
+def _inner_splits(below):
+    rows = [(f, name, split_of(p[0])) for name, files in below.items() for p, f in files.items()]
+    return _table(*zip(*rows))
+
 def _question(root, below):
     a, b = [*below][:2]
     inner = next(iter(below[a]))[-2]
@@ -173,12 +183,10 @@ def table_from_frame(
     "List the images that a data frame names"
     file_col = _named_column(frame, file_col)
     marks = _class_columns(frame, label_col)
-    for col in (file_col, *(marks or [label_col])):
-        if col not in frame:
-            raise InputError(f'{name}: no column {col!r} but '
-            f'{[*frame.columns]}; name the columns with file_col and label_col')
+    for col in (file_col, *(marks or [label_col])): _check_column(frame, col, name)
     images = [*frame[file_col]]
     labels = _marked(frame[marks]) if marks else _labels(frame[label_col], label_delim)
+    if label_delim is None: _say_joined(labels)
     _refuse_numbers(labels, f'{name}: column {label_col!r}')
     def place(i):
         return f'{name}: row {i}' if lines is None else f'{name}: line {lines[i]}'
@@ -199,6 +207,14 @@ def _named_column(frame, file_col):
         if str(c).lower() in _COLUMNS] if file_col == 'file' else []
     return known[0] if file_col not in frame and len(known) == 1 else file_col
 
+def _check_column(frame, col, name):
+    columns = [*frame.columns]
+    if columns.count(col) > 1: raise InputError(f'{name}: two columns are called {col!r}; rename one')
+    if columns.count(col): return
+    headless = any(os.path.splitext(str(c))[1].lower() in image_endings() for c in columns)
+    raise InputError(f'{name}: no column {col!r} but {columns}; ' + ('write a header line, such as file,label, above it'
+        if headless else 'name the columns with file_col and label_col'))
+
 def _missing(v):
     if isinstance(v, (str, bytes)): return not v.strip()
     return v is None or np.ndim(v) == 0 and not isinstance(v,
@@ -211,9 +227,24 @@ def _class_columns(frame, label_col):
 
 def _labels(values, delim):
     "A name for each image; or, where one has several, a sorted tuple of names for each"
-    labels = [_label(v, delim) for v in values]
+    labels = [_label(v, delim) for v in _read_lists(values, delim)]
     several = any(isinstance(l, tuple) for l in labels)
     return [(l,) if several and isinstance(l, str) else l for l in labels]
+
+def _read_lists(values, delim):
+    "Lists that a CSV holds as text, such as \"['cat', 'cup']\", are lists again"
+    values = [*values]
+    if delim is not None or not all(isinstance(v, str) and re.fullmatch(r'\s*\[.*\]\s*', v) for v in values): return values
+    try: return [[*ast.literal_eval(v.strip())] for v in values]
+    except (ValueError, SyntaxError): return values
+
+def _say_joined(labels):
+    known = {l for l in labels if isinstance(l, str)}
+    for delim in ',;|/ ':
+        joined = sorted(l for l in known if delim in l and {t.strip() for t in l.split(delim)} <= known)
+        if joined: return warnings.warn(f'label {joined[0]!r} joins the names of other classes'
+            + f' ({len(joined)} of {len(known)} do)'*(len(joined) > 1)
+            + f'; if an image may have several, pass label_delim={delim!r}')
 
 def _label(v, delim):
     if isinstance(v, (list, tuple, set, np.ndarray)): return tuple(sorted({*map(str, v)}))
@@ -225,7 +256,13 @@ def _marked(marks):
     odd = [(c, t) for c, ts in words.items() for t in ts if t not in _YES | _NO | {'-1'}]
     if odd: raise InputError('label_col: column {!r} holds {!r}; with one column a class, each is 0 or 1'.format(*odd[0]))
     rows = zip(*[[t in _YES for t in ts] for ts in words.values()])
-    return [tuple(sorted(str(c) for c, yes in zip(words, row) if yes)) for row in rows]
+    labels = [tuple(sorted(str(c) for c, yes in zip(words, row) if yes)) for row in rows]
+    empty = [c for c in words if not any(str(c) in l for l in labels)]
+    if empty: warnings.warn(f'label_col: no image is of class {empty[0]!r}; the class is left out')
+    if any(len(l) != 1 for l in labels): return labels
+    warnings.warn('label_col: each image is of one class, so this is read as one label an image; '
+                  'give lists if there may be several')
+    return [l for l, in labels]
 
 def _refuse_numbers(labels, place):
     several = {l for l in labels if l is not None}
@@ -277,7 +314,8 @@ def _hint(name, folder, suffix):
             else ' and suffix'))
 
 # %% ../nbs/06_tables.ipynb #fc090c4b
-_FOLDS = re.compile(r'(k|cv)?[ _-]?folds?([ _-]?(id|no|num))?|split|set|subset|partition', re.I)
+_FOLDS = re.compile(r'set|(.*[^a-z])?((k|cv)?folds?|splits?|subset|partition|hold_?out)([^a-z].*)?', re.I)
+_FLAG = re.compile(r'(is|in|for|as|use|used|flag|the|of|only|[^a-z])*', re.I)
 _YES, _NO = {'true', '1', 'yes', '1.0'}, {'false', '0', 'no', '0.0', ''}
 
 def _split_column(frame, taken, split_col):
@@ -299,23 +337,37 @@ def _how_split(name, values):
     words, texts = {split_of(t) for t in texts - {''}}, {t.lower() for t in texts}
     if words and '' not in words and (len(words) > 1 or _FOLDS.fullmatch(name)): return split_of
     flag = split_of(name)
-    if flag and name.lower() != 'split' and texts <= _YES | _NO:
+    if flag and _is_flag(name) and (texts <= _YES | _NO or '' in texts and len(texts) == 2):
         rest = 'valid' if flag == 'train' else 'train'
-        return lambda t: flag if t.lower() in _YES else rest
-    if name.lower() == 'split' and texts != {''}: return _wrong_split
-    return 'ask' if _FOLDS.fullmatch(name) and 1 < len(texts) <= 20 else None
+        return lambda t: rest if t.lower() in _NO else flag # Any mark means yes beside empty cells
+    few = 1 < len(texts) <= 20
+    if name.lower() == 'split' and texts != {''} and (words - {''} or not few): return _wrong_split
+    named = _FOLDS.fullmatch(name) or flag and _is_flag(name) or len(texts) < 4 and words - {''}
+    return 'ask' if named and few else None
+
+def _is_flag(name):
+    "Whether a name says a split and nothing else: is_valid, but not test_result"
+    words = re.findall('[A-Z]?[a-z]+|[A-Z]+', name)
+    return all(_word_split(w.lower()) or _FLAG.fullmatch(w) for w in words)
 
 def _wrong_split(text):
     if not text or split_of(text): return split_of(text)
-    raise InputError(f'split: {text!r} is not one of train, valid, test')
+    raise InputError(f'split: {text!r} is not one of train, valid, test; use these words, or pass '
+                     "split_col='none' to make a new split")
 
 def _which_split(frame, found):
     col = next((c for c, how in found.items() if how == 'ask'), [*found][0])
-    value = sorted(set(_texts(frame[col])))[0]
+    value = _likely_valid({*_texts(frame[col])} - {''})
     example = f'{col}={value}' if found[col] == 'ask' else col
     return (f'split: the column{"s" if len(found) > 1 else ""} {", ".join(map(repr, found))} may hold a split; '
             f"pass split_col='{example}'" + (' to validate on those rows' if '=' in example else '')
             + ", or split_col='none' to make a new split")
+
+def _likely_valid(values):
+    "The value of a split's column that is most likely validated on"
+    flag = {v.lower() for v in values} <= _YES | _NO
+    def rank(v): return split_of(v) != 'valid', split_of(v) != 'test', flag and v.lower() in _NO, v
+    return min(values, key=rank)
 
 def _asked_split(frame, split_col):
     name, _, value = split_col.partition('=') if split_col not in frame else (split_col, '', '')
@@ -374,8 +426,9 @@ def _numbered(file):
     "The rows that are not blank, each with the line on which it begins"
     header = next((line for line in file if line.strip()), '')
     file.seek(0)
-    reader, rows, line = csv.reader(file, delimiter=max(',;\t|',
-        key=header.count)), [], 1
+    delim, rows, line = max(',;\t|', key=header.count), [], 1
+    blank = 0 < header.count(delim) == header.count(f'{delim} ') # As people write: file, label
+    reader = csv.reader(file, delimiter=delim, skipinitialspace=blank)
     for row in reader:
         if any(v.strip() for v in row): rows.append((line, row))
         line = reader.line_num + 1

@@ -244,12 +244,21 @@ def _carry_out(self:CNNLearner, run, cbs):
     end = dict(place=(len(run.plan), 0, 0), model=self.cnn.state_dict(), history=self.history.rows)
     if run.file: write_state(run.file, run.about | end)
 
+def _check_augment(augment, plan, on_images):
+    "Changes of images that were asked for by name, and that no phase would see"
+    seen = lambda n: on_images or n in AUGMENTS and any(p.views for p in plan)
+    lost = [n for n in augment.names if not seen(n)]
+    if lost: raise InputError(f'augment: {lost[0]!r} changes nothing here, because every phase trains on kept '
+        "features of whole images; take a method with a phase on images, such as method='lp_ft'"
+        + (', or random views, such as views=2' if lost[0] in AUGMENTS else ''))
+
 def _check_plan(learn, plan):
     names = learn.cnn.names
     if list(plan.names) != names:
         wrong = f'its stages are {list(plan.names)}, the network has {names}'
         raise InputError(f'plan: {wrong}; make one with learn.plan()')
     on_images = [p for p in plan if p.inputs == 'images']
+    _check_augment(learn.dls.augment, plan, on_images)
     if on_images and not len(learn.dls.train):
         raise InputError('dls: not one whole batch to train on; take a smaller bs')
     moving = [p for p in on_images if any(check_bn(b)[0] for b in
