@@ -375,6 +375,17 @@ def table(self:MultiReport
                    threshold=self.thresholds)
     return pd.DataFrame(columns, index=self.vocab)
 
+@patch
+def errors(self:MultiReport
+) -> pd.DataFrame: # Columns image, label, predicted, probability (of the predicted set), of_label
+    "The images with a wrong label, costliest first"
+    wrong = np.flatnonzero((self.predicted != self.targets).any(1))
+    p, q = (np.where(y == 1, self.probs, 1 - self.probs).prod(1) for y in (self.predicted, self.targets))
+    order = wrong[np.argsort(q[wrong], kind='stable')]
+    def named(y): return [', '.join(c for c, has in zip(self.vocab, row) if has) for row in y[order]]
+    return pd.DataFrame(dict(image=[self.images[i] for i in order], label=named(self.targets),
+        predicted=named(self.predicted), probability=p[order], of_label=q[order]))
+
 REPORTS['multilabel'] = MultiReport
 
 # %% ../nbs/19_report.ipynb #f8f98240
