@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DOUBT', 'THUMB', 'LEVELS', 'MATCHES', 'COPY', 'DIRECT', 'ODD', 'KINDS', 'SEVERE', 'VOTERS', 'loo_scores',
-           'label_table', 'left_out_probabilities', 'nearest_images', 'signed_root', 'with_votes', 'thumbnails',
-           'local_features', 'compare_pairs', 'find_copies', 'likely_copies', 'find_leaks', 'copy_groups',
-           'image_facts', 'odd_kinds', 'outliers', 'learning_curve', 'forecast', 'Finding', 'Inspection']
+           'label_table', 'left_out_probabilities', 'second_look', 'nearest_images', 'signed_root', 'with_votes',
+           'thumbnails', 'local_features', 'compare_pairs', 'find_copies', 'likely_copies', 'find_leaks', 'copy_groups',
+           'image_facts', 'odd_kinds', 'outliers', 'strangeness', 'learning_curve', 'class_curves', 'forecast',
+           'Finding', 'Inspection']
 
 # %% ../nbs/20_inspect.ipynb #83d5458b
 import math, os
@@ -33,34 +34,56 @@ def loo_scores(
     y:np.ndarray, # Classes (n,), as indices
     classes:int, # How many there are
     groups:np.ndarray=None, # Group of each image (n,), left out together; default none
+    keep:np.ndarray=None, # Images (n,) that the head is fitted to, as bools; default all
 ) -> np.ndarray: # Scores (n, classes) of a ridge head that has not seen the image
     "Leave-one-out scores of every class"
     x, y = _checked(x, y)
-    Y = np.eye(classes)[y]
-    mean, (u, s) = Y.mean(0), _principal(x - x.mean(0))
-    q = u.T @ (Y - mean)
-    def error(penalty): return ((Y - _left_out(u, s, q, Y, mean, penalty))**2).sum()
-    best = min(s.mean()*10.**np.arange(-3, 3.1, .5), key=error)
-    return _left_out(u, s, q, Y, mean, best, _members(groups))
-
-def _left_out(u, s, q, Y, mean, penalty, groups=()):
-    shrink, n = s/(s + penalty), len(Y)
-    rest = Y - (u*shrink) @ q - mean
-    left = rest/(1 - (u*u) @ shrink - 1/n)[:, None]
-    for g in groups:
-        h = (u[g]*shrink) @ u[g].T + 1/n
-        left[g] = np.linalg.solve(np.eye(len(g)) - h, rest[g])
-    return Y - left
+    kept = np.arange(len(y)) if keep is None else np.flatnonzero(keep)
+    ridge = _Ridge(x, np.eye(classes)[y], kept)
+    scores = np.concatenate([ridge.predict(b) for b in _blocks(np.arange(len(y)))])
+    for b in _blocks(kept): scores[b] = ridge.Y[b] - ridge.left_out(b, [ridge.best])[0]
+    for g in _members(groups): 
+        if len(g := np.intersect1d(g, kept)): scores[g] = ridge.Y[g] - ridge.left_out_together(g)
+    return scores
 
 # %% ../nbs/20_inspect.ipynb #42bac31c
-def _principal(x):
-    "Left singular vectors and squared singular values"
-    if not x.any(): raise InputError('x: all features are equal; check the images')
-    p, s, _ = principal(torch.from_numpy(x))
-    return (p/s.sqrt()).numpy(), s.numpy()
+class _Ridge:
+    "Ridge regression on some rows, in the axes of their features, a block of rows at a time"
+    def __init__(self, x, Y, kept):
+        self.x, self.Y, self.prior, self.n = x, Y, Y[kept].mean(0), len(kept)
+        self.mean = sum(x[b].sum(0, dtype=np.float64) for b in _blocks(kept))/self.n
+        V, s = self._axes(kept)
+        self.W, penalties = V/np.sqrt(s), s.mean()*10.**np.arange(-3, 3.1, .5)
+        self.shrink = s[:, None]/(s[:, None] + penalties)
+        self.q = sum(self.u(b).T @ (Y[b] - self.prior) for b in _blocks(kept))
+        every = range(len(penalties))
+        self.best = int(sum((self.left_out(b, every)**2).sum((1, 2)) for b in _blocks(kept)).argmin())
+    def _axes(self, kept):
+        if len(kept) < self.x.shape[1]: _, s, V = principal(torch.from_numpy(self.x[kept] - self.mean))
+        else:
+            gram = sum(a.T @ a for a in (self.x[b] - self.mean for b in _blocks(kept)))
+            s, V = torch.linalg.eigh(torch.from_numpy(gram))
+        good = s > 1e-12*s[-1]
+        if not s[-1] > 0: raise InputError('x: all features are equal; check the images')
+        return V[:, good].numpy(), s[good].numpy()
+    def u(self, rows): return (self.x[rows] - self.mean) @ self.W
+    def predict(self, rows): return (self.u(rows)*self.shrink[:, self.best]) @ self.q + self.prior
+    def left_out(self, rows, penalties):
+        "Residuals (penalties, rows, classes) by (2)"
+        u, rest = self.u(rows), self.Y[rows] - self.prior
+        h = (u*u) @ self.shrink + 1/self.n
+        return np.stack([(rest - (u*self.shrink[:, k]) @ self.q)/(1 - h[:, [k]]) for k in penalties])
+    def left_out_together(self, rows):
+        "Residuals (rows, classes) by (3)"
+        u = self.u(rows)
+        h = (u*self.shrink[:, self.best]) @ u.T + 1/self.n
+        return np.linalg.solve(np.eye(len(rows)) - h, self.Y[rows] - self.predict(rows))
+
+def _blocks(rows, n=2048): return np.split(rows, range(n, len(rows), n))
 
 def _checked(x, y):
-    x, y = np.asarray(x, np.float64), np.asarray(y)
+    x, y = np.asarray(x), np.asarray(y)
+    if not np.issubdtype(x.dtype, np.floating): x = x.astype(np.float64)
     if len(x) != len(y): raise InputError(f'x, y: {len(x)} features, {len(y)} classes; give one each')
     if len(x) < 3: raise InputError(f'x: {len(x)} images; give 3 or more')
     wrong = ~np.isfinite(x).all(1)
@@ -86,8 +109,9 @@ def label_table(
     p = left_out_probabilities(scores, y)
     own, others = p[n, y], p.copy()
     others[n, y] = -1
+    known = np.bincount(y, minlength=p.shape[1])[y] > 1 # Of a class of one image nothing is known without it
     return pd.DataFrame(dict(predicted=p.argmax(1), probability=own,
-                             margin=own - others.max(1), suspicious=own < DOUBT))
+                             margin=own - others.max(1), suspicious=(own < DOUBT) & known))
 
 def left_out_probabilities(
     scores:np.ndarray, # Left-out scores (n, classes)
@@ -96,6 +120,18 @@ def left_out_probabilities(
     "Softmax with the temperature that suits the labels best"
     t, _ = best_temperature(torch.as_tensor(scores), torch.as_tensor(y))
     return softmax(scores/t, 1)
+
+# %% ../nbs/20_inspect.ipynb #b322c16f
+def second_look(
+    x:np.ndarray, # Features (n, d)
+    y:np.ndarray, # Classes (n,), as indices
+    scores:np.ndarray, # From `loo_scores`
+    groups:np.ndarray=None, # Group of each image (n,), left out together; default none
+) -> np.ndarray: # Scores (n, classes), summed over two fits
+    "Judge once more by a head that is fitted without the labels that are suspicious"
+    keep = ~label_table(scores, y).suspicious.to_numpy()
+    enough = (np.bincount(y[keep], minlength=scores.shape[1]) > 0).all() and keep.sum() > 2
+    return scores + (loo_scores(x, y, scores.shape[1], groups, keep) if enough else scores)
 
 # %% ../nbs/20_inspect.ipynb #5b76caf1
 def nearest_images(
@@ -317,16 +353,16 @@ def find_leaks(
     data:ImageData, # Whose images they are
     valid:np.ndarray, # Features of the validation images (n, d)
     train:np.ndarray, # Features of the training images (m, d)
-) -> pd.DataFrame: # Columns row (of valid), image, copy_of, label, label_of
+) -> pd.DataFrame: # Columns row (of valid), copy_row (of train), image, copy_of, label, label_of
     "Validation images that are copies of training images"
     pairs, v, t = likely_copies(valid, train), data.valid_ds, data.train_ds
     rows, n = [], len(pairs)
     if n:
         images = [v.images[i] for i in pairs[:, 0]] + [t.images[j] for j in pairs[:, 1]]
         found = find_copies(thumbnails(images, data.pre, data.cache), np.r_[n:2*n, :n][:, None])
-        rows = [(i, _name(v.images[i], i), _name(t.images[j], j), v.labels[i], t.labels[j])
+        rows = [(i, j, _full_name(v.images[i], i), _full_name(t.images[j], j), v.labels[i], t.labels[j])
                 for i, j in pairs[found.a[found.kind.eq('copy')].to_numpy()]]
-    return pd.DataFrame(rows, columns='row image copy_of label label_of'.split())
+    return pd.DataFrame(rows, columns='row copy_row image copy_of label label_of'.split())
 
 def copy_groups(
     pairs:pd.DataFrame, # Columns a and b, from `find_copies`
@@ -394,6 +430,52 @@ def outliers(
     low, high = np.quantile(last, [.25, .75])
     return last < low - 2*(high - low)
 
+# %% ../nbs/20_inspect.ipynb #dffdc76a
+def _plain_features(learn, rows):
+    "Features of the rows of a table, as the head gets them, without mirror images"
+    net, dls = learn.cnn, learn.dls
+    function = FrozenFunction(net.below('head'), probe_images(net), rule_precision(net))
+    data = ImageSet(rows, dls.pre, cache=dls.cache)
+    kept = dls.cache is not None and data.digests is not None
+    x = (kept_features(function, dls, data) if kept else
+         torch.cat([function(b.as_subclass(torch.Tensor)) for b, in dls.valid.new(data)]))
+    return x.float().cpu().numpy()
+
+def _name(image, i): return printable(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
+
+def _full_name(image, i):
+    return _name(os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else image, i)
+
+# %% ../nbs/20_inspect.ipynb #987098bd
+def strangeness(
+    train:np.ndarray, # Features of the training images (n, d)
+    x:np.ndarray, # Features of other images (m, d)
+    k:int=10, # Which neighbour counts
+) -> np.ndarray: # (m,), in [0, 2]
+    "Distance to the k-th nearest training image"
+    mean = np.zeros(train.shape[1])
+    return 1 - _nearest(_directions(x, mean), _directions(train, mean), min(k, len(train)))[1][:, -1]
+
+@patch
+def none_of_these(self:CNNLearner,
+    images, # Files, PIL images or uint8 arrays
+    keep:float=.95, # Share of validation images that are not called strange, in (0, 1)
+    k:int=10, # Which neighbour counts
+) -> pd.DataFrame: # Columns image, distance, strange
+    "Which images are unlike all that the network was trained on"
+    check_number('keep', keep, 0, 1)
+    dls, images = self.dls, list(images)
+    if dls.table is None: raise InputError('none_of_these: these loaders have no table of images; '
+                                           'make them with image_dls')
+    if not len(dls.valid_ds): raise InputError('none_of_these: validation images are needed')
+    rows = [dls.table[dls.table.split.eq(s)] for s in ('train', 'valid')]
+    given = pd.DataFrame(dict(image=pd.Series(images, dtype=object)))
+    train, valid, x = (_plain_features(self, r) for r in (*rows, given))
+    limit = np.quantile(strangeness(train, valid, k), keep)
+    distance = strangeness(train, x, k)
+    return pd.DataFrame(dict(image=[_name(im, i) for i, im in enumerate(images)], distance=distance,
+                             strange=distance > limit))
+
 # %% ../nbs/20_inspect.ipynb #2066df42
 def learning_curve(
     x:np.ndarray, # Features (n, d)
@@ -402,15 +484,16 @@ def learning_curve(
     seed:int=42, # Of the parts
 ) -> pd.DataFrame: # Columns images, error, judged (answers behind the error)
     "Error of a head on 1/8, 1/4, 1/2 and all of the images"
-    x, y = _checked(x, y)
-    x, rng, points = _reduced(x), np.random.default_rng(seed), []
-    for share in (8, 4, 2):
-        parts = [_stratified(y, share, rng) for _ in range(share)]
-        wrong = np.concatenate([_head_errors(x, y, classes, p) for p in parts])
-        points.append((len(parts[0]), wrong.mean(), len(y)))
-    wrong = loo_scores(x, y, classes).argmax(1) != y
-    points.append((len(y), wrong.mean(), len(y)))
-    return pd.DataFrame(points, columns=['images', 'error', 'judged'])
+    return _curve(_judged_parts(x, y, classes, seed))
+
+def class_curves(
+    x:np.ndarray, # Features (n, d)
+    y:np.ndarray, # Classes (n,), as indices
+    vocab:list, # Names of the classes
+    seed:int=42, # Of the parts
+) -> pd.DataFrame: # Columns class, images, error (1 - recall), judged; not of classes below 8 images
+    "As `learning_curve`, for each class by itself, while all classes grow"
+    return _class_curves(_judged_parts(x, y, len(vocab), seed), vocab)
 
 def forecast(
     curve:pd.DataFrame, # From `learning_curve`
@@ -424,20 +507,42 @@ def forecast(
     more = np.array(times)*n[-1]
     drawn = rng.binomial(m.astype(int), e, (200, len(n)))
     drawn = (drawn + .5)/(m + 1)
-    models = [_power_law(n, d, free=bool(i % 2))(more) for i, d in enumerate(drawn)]
-    models = np.array(models)
+    models = np.concatenate([_power_laws(n, drawn[i::2], free=bool(i))(more) for i in (0, 1)])
     noisy = models + rng.normal(size=models.shape)*np.sqrt(models*(1 - models)/m[-1])
     low, high = np.quantile(1 - noisy, [(1 - level)/2, (1 + level)/2], axis=0).clip(0, 1)
     return pd.DataFrame(dict(images=more.astype(int), accuracy=1 - np.median(models, 0),
                              low=low, high=high))
 
 # %% ../nbs/20_inspect.ipynb #2b2270cb
+def _judged_parts(x, y, classes, seed):
+    "Images in a part, which of the others its head gets wrong, and their classes"
+    x, y = _checked(x, y)
+    x, rng, points = _reduced(x), np.random.default_rng(seed), []
+    for share in (8, 4, 2):
+        parts = [_stratified(y, share, rng) for _ in range(share)]
+        rest = [np.setdiff1d(np.arange(len(y)), p) for p in parts]
+        wrong = np.concatenate([_head_errors(x, y, classes, p) for p in parts])
+        points.append((len(parts[0]), wrong, y[np.concatenate(rest)]))
+    return points + [(len(y), loo_scores(x, y, classes).argmax(1) != y, y)]
+
+def _curve(points):
+    rows = [(n, wrong.mean(), len(points[-1][1])) for n, wrong, _ in points]
+    return pd.DataFrame(rows, columns=['images', 'error', 'judged'])
+
+def _class_curves(points, vocab, least=8):
+    y = points[-1][2]
+    sizes = np.bincount(y, minlength=len(vocab))
+    rows = [(vocab[c], round(sizes[c]*n/len(y)), wrong[judged == c].mean(), sizes[c])
+            for c in np.flatnonzero(sizes >= least) for n, wrong, judged in points]
+    return pd.DataFrame(rows, columns=['class', 'images', 'error', 'judged'])
+
 def _reduced(x, most=256):
     "Principal components, enough for a curve"
-    x = x - x.mean(0)
     if min(x.shape) <= most: return x
-    u, s = _principal(x)
-    return (u*np.sqrt(s))[:, -most:]
+    some = x[np.random.default_rng(0).permutation(len(x))[:20_000]]
+    mean = some.mean(0)
+    V = principal(torch.from_numpy(some - mean).double())[2].numpy()
+    return np.concatenate([(x[b] - mean) @ V[:, -most:] for b in _blocks(np.arange(len(x)))])
 
 def _stratified(y, share, rng):
     parts = [rng.permutation(np.flatnonzero(y == c)) for c in np.unique(y)]
@@ -445,28 +550,29 @@ def _stratified(y, share, rng):
 
 def _head_errors(x, y, classes, part):
     "Which of the other images a ridge head on a part of them gets wrong"
-    rest = np.setdiff1d(np.arange(len(y)), part)
-    a, Y = x[part], np.eye(classes)[y[part]]
-    mean, (u, s) = a.mean(0), _principal(a - a.mean(0))
-    q = u.T @ (Y - Y.mean(0))
-    def error(l): return ((Y - _left_out(u, s, q, Y, Y.mean(0), l))**2).sum()
-    best = min(s.mean()*10.**np.arange(-3, 3.1, .5), key=error)
-    w = (a - mean).T @ (u/(s + best)) @ q
-    return ((x[rest] - mean) @ w + Y.mean(0)).argmax(1) != y[rest]
+    keep = np.isin(np.arange(len(y)), part)
+    return (loo_scores(x, y, classes, keep=keep).argmax(1) != y)[~keep]
 
-def _power_law(n, e, free):
-    "The curve (7) through points, by weighted least squares over a grid of exponents"
-    best = (np.inf, None)
-    w = np.sqrt(1/(e*(1 - e)))
-    for c in np.linspace(.05, 1.5, 30):
-        A = np.c_[np.ones(len(n)), (n/n[-1])**-c] if free else ((n/n[-1])**-c)[:, None]
-        b = np.linalg.lstsq(A*w[:, None], e*w, rcond=None)[0]
-        if (b < 0).any(): continue
-        rest = (((A @ b - e)*w)**2).sum()
-        if rest < best[0]: best = rest, (*b, c) if free else (0., *b, c)
-    if best[1] is None: return lambda m: np.full(len(m), e[-1])
-    a, b, c = best[1]
-    return lambda m: a + b*(m/n[-1])**-c
+def _power_laws(n, e, free):
+    "The curve (7) through each row of points, by weighted least squares over a grid of exponents"
+    w, best = 1/(e*(1 - e)), np.full(len(e), np.inf)
+    a, b, c = e[:, -1], np.zeros(len(e)), np.ones(len(e))
+    for k in np.linspace(.05, 1.5, 30):
+        t = (n/n[-1])**-k
+        slope, offset = _line(t, e, w) if free else ((w*t*e).sum(1)/(w*t*t).sum(1), np.zeros(len(e)))
+        rest = (w*(offset[:, None] + slope[:, None]*t - e)**2).sum(1)
+        good = (rest < best) & (slope >= 0) & (offset >= 0)
+        best, a, b, c = (np.where(good, new, old) for new, old in
+                         zip((rest, offset, slope, k), (best, a, b, c)))
+    return lambda m: a[:, None] + b[:, None]*(m/n[-1])**-c[:, None]
+
+def _line(t, e, w):
+    "Slope and offset by weighted least squares"
+    total = w.sum(1)
+    mt, me = (w*t).sum(1)/total, (w*e).sum(1)/total
+    d = t - mt[:, None]
+    slope = (w*d*e).sum(1)/(w*d*d).sum(1)
+    return slope, me - slope*mt
 
 # %% ../nbs/20_inspect.ipynb #c69bdd62
 KINDS = dict(leak='a copy of an image on the other side of the split',
@@ -501,6 +607,7 @@ class Inspection:
     forecast:pd.DataFrame # From `forecast`
     classes:list # Names of the classes
     accuracy:float # Left out, over all images
+    curves:pd.DataFrame = None # From `class_curves`
     thumbs:torch.Tensor = None # uint8 (n, 96, 96)
     test:pd.DataFrame = None # Test images, which are not inspected
     def __repr__(self):
@@ -522,20 +629,33 @@ def inspect(self:CNNLearner,
     "Find wrong labels, copies, leaks and odd images by the features of one pass"
     rows = _rows(self.dls, test)
     if len(rows) < 3: raise InputError(f'inspect: {len(rows)} images; give 3 or more')
-    x, y = signed_root(_plain_features(self, rows)), self.dls.targets.encode(list(rows.label)).numpy()
+    x, y = _plain_features(self, rows), self.dls.targets.encode(list(rows.label)).numpy()
     near, cosine = nearest_images(x, max(k, VOTERS))
     thumbs = _thumbs_of(self.dls, rows.image)
     pairs = find_copies(thumbs, near[:, :3], rows.get('digest'))
     groups = copy_groups(pairs, len(x))
-    together = _joined(groups, rows.get('group'))
+    together, x = _joined(groups, rows.get('group')), signed_root(x)
     scores = loo_scores(x, y, self.dls.c, together)
-    labels = label_table(with_votes(scores, y, near, cosine, together), y)
+    labels = label_table(with_votes(second_look(x, y, scores, together), y, near, cosine, together), y)
     near, cosine = near[:, :k], cosine[:, :k]
     table = _image_table(rows, self.dls.vocab, labels, near, cosine, groups, image_facts(thumbs))
     findings = _findings(table, pairs, _without_leaks(x, y, table, pairs, self.dls.c))
-    more = forecast(learning_curve(x, y, self.dls.c))
-    return Inspection(table, findings, pairs, near, more, self.dls.vocab,
-                      float((scores.argmax(1) == y).mean()), thumbs, None if test else _test_rows(self.dls))
+    points = _judged_parts(x, y, self.dls.c, seed=42)
+    return Inspection(table, findings, pairs, near, forecast(_curve(points)), self.dls.vocab,
+                      float((scores.argmax(1) == y).mean()), _class_curves(points, self.dls.vocab), thumbs, None if test else _test_rows(self.dls))
+
+
+@patch
+def class_forecast(self:Inspection,
+    times:int=2, # Multiple of the images that there are, of all classes
+) -> pd.DataFrame: # A row a class: images, recall, then with more: expected, low, high
+    "The recall of every class with more images of all classes, the lowest first"
+    rows = []
+    for name, c in self.curves.groupby('class', sort=False):
+        f = forecast(c, (times,)).iloc[0]
+        rows.append((name, c.images.iloc[-1], 1 - c.error.iloc[-1], f.accuracy, f.low, f.high))
+    table = pd.DataFrame(rows, columns='class images recall expected low high'.split())
+    return table.sort_values('recall', kind='stable').reset_index(drop=True)
 
 # %% ../nbs/20_inspect.ipynb #227a5d17
 def _rows(dls, test=False):
@@ -556,19 +676,7 @@ def _joined(groups, given):
 
 def _test_rows(dls): return dls.table.loc[dls.table.split.eq('test'), ['image', 'label', 'split']]
 
-def _plain_features(learn, rows):
-    "Features of the rows of a table, as the head gets them, without mirror images"
-    net, dls = learn.cnn, learn.dls
-    function = FrozenFunction(net.below('head'), probe_images(net), rule_precision(net))
-    data = ImageSet(rows, dls.pre, dls.targets, cache=dls.cache)
-    kept = dls.cache is not None and data.digests is not None
-    x = (kept_features(function, dls, data) if kept else
-         compute_features(function, [dls.valid.new(data)], len(data))[0])
-    return x.float().cpu().numpy()
-
 def _thumbs_of(dls, images): return thumbnails(images, dls.pre, dls.cache)
-
-def _name(image, i): return printable(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
 def _aspect(image):
     if isinstance(image, np.ndarray): h, w = image.shape[:2]
@@ -651,4 +759,5 @@ def to_dict(self:Inspection
     found = [dict(kind=f.kind, severity=f.severity, what=KINDS[f.kind], note=f.note,
                   files=list(f.images)) for f in self.findings]
     return dict(images=len(self.table), classes=list(self.classes), accuracy=round(self.accuracy, 4),
-                forecast=self.forecast.round(4).to_dict('records'), findings=found)
+                forecast=self.forecast.round(4).to_dict('records'),
+                class_forecast=self.class_forecast().round(4).to_dict('records'), findings=found)

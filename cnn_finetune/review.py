@@ -30,6 +30,7 @@ def inspect(
     run:str|Path=None, # A run or a bundle whose network is used instead of the backbone
     bad:str='raise', # Unreadable images: 'raise' or 'skip'
     cache:str|Path=None, # Folder for decoded images and features; None keeps none
+    test:bool=False, # Inspect the test images too
     csv:str|Path=None, # Write the corrections to this new file
     page:str|Path=None, # Write this new HTML file to look at
     json:bool=False, # Print JSON alone
@@ -37,7 +38,7 @@ def inspect(
     "Find wrong labels, copies, leaks and odd images; nothing is trained or changed"
     for path in (csv, page): path is None or refuse_existing(path, 'file')
     learn = _learner(data, size, arch, run, bad, cache)
-    found = learn.inspect()
+    found = learn.inspect(test=test)
     if csv is not None: found.corrections(csv)
     if page is not None: write_page(page, found, learn=learn)
     print(_as_json(found.to_dict()) if json else _summary(found))
@@ -72,20 +73,19 @@ def evaluate(
     bad:str='raise', # Unreadable images: 'raise' or 'skip'
     errors:str|Path=None, # Write the images that are wrong to this new CSV
     page:str|Path=None, # Write this new HTML file to look at
+    label_delim:str=None, # Table: what stands between several labels of an image, such as ' '
     json:bool=False, # Print JSON alone
 ) -> Report: # Of these images
     "Say how good a trained network is on images with labels"
     for path in (errors, page): path is None or refuse_existing(path, 'file')
     net = _network(bundle)
     predictor = Predictor(net)
-    if predictor.kind != 'multiclass': raise InputError(
-        'evaluate: this network gives several labels an image; only one label can be judged')
-    rows = _judged_rows(table_from(data), predictor.classes, unknown)
+    rows = _judged_rows(table_from(data, label_delim=label_delim), predictor, unknown)
     answers = predictor(list(rows.image))
     rows, answers = _readable(rows, answers, bad)
-    places = {c: i for i, c in enumerate(predictor.classes)}
     probs = np.array([[a.probabilities[c] for c in predictor.classes] for a in answers])
-    report = Report([places[l] for l in rows.label], probs, predictor.classes, list(rows.image))
+    report = REPORTS[net.kind](_targets(rows.label, predictor), probs, predictor.classes,
+                               list(rows.image), predictor.thresholds)
     if errors is not None: report.errors(errors)
     if page is not None: write_page(page, report=report, images=list(rows.image), net=net)
     print(_as_json(report_dict(report)) if json else report_text(report))
@@ -95,6 +95,7 @@ def report_text(
     report:Report, # Any
 ) -> str: # A few lines
     "A report in words"
+    if not isinstance(report, Report): return printable(f'{report}\n\n{report.table().round(3)}')
     pairs, kept = report.confused_pairs(5), report.reject_threshold()
     macro = report.macro()
     lines = [str(report), 'macro ' + ', '.join(
@@ -109,6 +110,10 @@ def report_dict(
     report:Report, # Any
 ) -> dict: # For JSON
     "A report as plain data"
+    if not isinstance(report, Report): return dict(images=report.n, accuracy=report.accuracy,
+        interval=list(report.interval), f1_micro=report.f1_micro, f1_macro=report.f1_macro,
+        mean_average_precision=report.mean_ap, classes=report.table().to_dict('index'),
+        vocab=report.vocab, errors=report.errors().to_dict('records'))
     c = report.calibration()
     return dict(images=report.n, accuracy=report.accuracy, interval=list(report.interval),
         macro=report.macro().to_dict('index'), classes=report.table().to_dict('index'),
@@ -117,16 +122,25 @@ def report_dict(
         errors=report.errors().to_dict('records'))
 
 # %% ../nbs/23_review.ipynb #6b97f406
-def _judged_rows(table, classes, unknown):
+def _judged_rows(table, predictor, unknown):
     check_one_of('unknown', unknown, ('raise', 'skip'))
     if table.split.eq('test').any(): table = table[table.split.eq('test')]
-    odd = sorted(set(table.label) - set(classes))
+    several, classes = any(isinstance(l, tuple) for l in table.label), predictor.classes
+    if several != (predictor.kind == 'multilabel'): raise InputError(
+        f'evaluate: the network gives {"one label" if several else "several labels"} an image, the data '
+        f'{"several; judge it on data with one" if several else "one; give label_delim, or one column a class"}')
+    odd = sorted(set(table.label.explode().dropna()) - set(classes))
     if odd and unknown == 'raise': raise InputError(
         f'class {odd[0]!r} is not among those of the network ({", ".join(classes[:20])}); '
         "rename it, or pass unknown='skip' to judge the other classes alone")
-    table = table[table.label.isin(classes)].reset_index(drop=True)
+    known = table.label.map(lambda l: set(classes).issuperset(l if several else [l]))
+    table = table[known].reset_index(drop=True)
     if not len(table): raise InputError('evaluate: no image has a class that the network knows')
     return table
+
+def _targets(labels, predictor):
+    several = predictor.kind == 'multilabel'
+    return [[int(c in l) for c in predictor.classes] if several else predictor.classes.index(l) for l in labels]
 
 def _readable(rows, answers, bad):
     check_one_of('bad', bad, ('raise', 'skip'))
@@ -163,11 +177,13 @@ def review_page(
     net:CNN=None, # The network of the report, where no learner is given
     title:str='Images', # Shown at the top
     notes:list=(), # Lines of text below it, such as the accuracy on test images
+    leaks:pd.DataFrame=None, # From `find_leaks`, of the images of the report
     looks:int=100, # Wrong answers that are shown beside their Grad-CAM
 ) -> str: # HTML
     "The page that `write_page` writes; the same arguments give the same bytes"
     rows = _page_rows(found, report)
     if learn is not None: net, images = learn.cnn, _sources(learn, found, images)
+    if leaks is not None: rows, images = _with_leaks(rows, report, images, leaks, learn)
     _add_thumbnails(rows, images or [], net, looks)
     data = dict(rows=rows, all=_all_files(found, learn), kinds=_counts(rows))
     notes = ''.join(f'<p>{escape(printable(n))}</p>' for n in notes)
@@ -200,7 +216,7 @@ def _page_rows(found, report):
 def _sources(learn, found, images):
     if found is None: return learn.dls.valid_ds.items if images is None else images
     table = learn.dls.table
-    return list(table.image[table.split.ne('test')])
+    return list(table.image if found.test is None else table.image[table.split.ne('test')])
 
 def _add_thumbnails(rows, images, net, most):
     room, made, pre = ROOM, {}, net.pre if net is not None else Preprocess()
@@ -216,6 +232,17 @@ def _add_thumbnails(rows, images, net, most):
         if r['why'] == ['error'] and net is not None and most > 0 and r['image']:
             r['nearest'], r['alt'], most = _looked_at(net, images[r['place']]), 'where it looked', most - 1
         room -= len(r['image']) + len(r['nearest'])
+
+def _with_leaks(rows, report, images, leaks, learn):
+    "Rows of copies before the others, each with the training image"
+    known, added, images = {r['place']: r for r in rows}, [], list(images)
+    for r in leaks.itertuples():
+        answer, i = report.vocab[report.predicted[r.row]], report.vocab.index(r.label)
+        row = known.pop(r.row, None) or dict(file=r.image, label=r.label, split='valid', guess=answer, place=r.row,
+            p=round(float(report.probs[r.row, i]), 4), why=[])
+        added.append(row | dict(why=['leak'] + row['why'], near=len(images), close=1))
+        images.append(learn.dls.train_ds.items[r.copy_row])
+    return added + list(known.values()), images
 
 def _is_file(images, i): return i < len(images) and isinstance(images[i], (str, os.PathLike))
 
@@ -234,7 +261,7 @@ def _all_files(found, learn, most=20_000):
     if learn is None or learn.dls.table is None or learn.cnn.kind != 'multiclass': return []
     t = learn.dls.table
     if found is None: t = pd.concat([t[t.split.eq(s)] for s in ('valid', 'train', 'test')])
-    else: t = pd.concat([t[t.split.ne('test')], t[t.split.eq('test')]])
+    elif found.test is not None: t = pd.concat([t[t.split.ne('test')], t[t.split.eq('test')]])
     if len(t) > most or not all(isinstance(f, (str, os.PathLike)) for f in t.image): return []
     return [[printable(v) for v in (os.path.abspath(f), l, s)] for f, l, s in zip(t.image, t.label, t.split)]
 
