@@ -1,8 +1,10 @@
 """Make the environment of another framework by one command, and run functions in it
 
 usage: python tools/frameworks.py list
-       python tools/frameworks.py make torch tensorflow jax mxnet
+       python tools/frameworks.py make [torch keras mxnet]
        (both take --folder FOLDER; default $CNN_FINETUNE_FRAMEWORKS, else the user's cache folder)
+
+`make` without names makes every environment whose packages this Python lacks.
 
 The package imports none of these frameworks. `nbs/tutorials/four_frameworks.ipynb` uses this file."""
 import argparse, inspect, json, os, re, subprocess, sys, tempfile, textwrap
@@ -17,11 +19,10 @@ VARIABLE = 'CNN_FINETUNE_FRAMEWORKS'
 KERAS = 'keras==3.15.*'
 ENVIRONMENTS = dict( # Name to what pip installs, besides safetensors
     torch=['torch>=2.9', KERAS],
-    tensorflow=['tensorflow-cpu==2.21.*', KERAS],
-    jax=['jax>=0.10', KERAS],
+    keras=['tensorflow-cpu==2.21.*', 'jax>=0.10', KERAS],
     mxnet=['mxnet==1.9.1', 'numpy==1.23.5'])
-FRAMEWORKS = {'torch': 'torch', 'keras-torch': 'torch', 'keras-tensorflow': 'tensorflow',
-              'keras-jax': 'jax', 'tensorflow': 'tensorflow', 'mxnet': 'mxnet'}
+FRAMEWORKS = {'torch': 'torch', 'keras-torch': 'torch', 'keras-tensorflow': 'keras',
+              'keras-jax': 'keras', 'tensorflow': 'keras', 'mxnet': 'mxnet'}
 ONE_THREAD = dict(OMP_NUM_THREADS='1', TF_NUM_INTRAOP_THREADS='1', TF_NUM_INTEROP_THREADS='1',
     MXNET_CPU_WORKER_NTHREADS='1', NPROC='1',
     XLA_FLAGS='--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1')
@@ -200,9 +201,16 @@ def main():
     parser.add_argument('names', nargs='*', help=f'of {", ".join(ENVIRONMENTS)}; default: all')
     parser.add_argument('--folder', type=Path, help=f'default: ${VARIABLE}, else the cache folder')
     args = parser.parse_args()
+    failed = 0
     for name in args.names or ENVIRONMENTS:
-        try: print(f'{name}: {make(name, args.folder) if args.do == "make" else find_python(name, args.folder)}')
-        except InputError as e: print(e)
+        try: print(f'{name}: {found_or_made(name, args)}', flush=True)
+        except InputError as e: failed, _ = 1, print(e, flush=True)
+    return failed
 
 
-if __name__ == '__main__': main()
+def found_or_made(name, args):
+    wanted = args.do == 'make' and (args.names or wrong_versions(name, sys.executable))
+    return make(name, args.folder) if wanted else find_python(name, args.folder)
+
+
+if __name__ == '__main__': sys.exit(main())
