@@ -942,6 +942,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cnn_finetune.run._balance_line': ('run.html#_balance_line', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._changed_run': ('run.html#_changed_run', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._check_kept': ('run.html#_check_kept', 'cnn_finetune/run.py'),
+                                  'cnn_finetune.run._counted': ('run.html#_counted', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._curves': ('run.html#_curves', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._earlier': ('run.html#_earlier', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._features_of': ('run.html#_features_of', 'cnn_finetune/run.py'),

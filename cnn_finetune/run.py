@@ -403,11 +403,13 @@ def _changed_run(run, source, change):
         net = with_solved_head(net, sums)
         before = _swapped(run, net)
     new = sorted(set(net.classes) - known)
-    print(f'{change}: {len(labels)} images of {len(set(labels))} classes'
+    print(f'{change}: {len(labels)} images of {_counted(set(labels))}'
         + f"{' (new: ' + ', '.join(map(printable, new)) + ')' if new else ''}; the head is that of "
-        f'{sums.counts.sum():.0f} images of {len(sums.classes)} classes, in {printable(run)}; '
+        f'{sums.counts.sum():.0f} images of {_counted(sums.classes)}, in {printable(run)}; '
         f'the bundle before is {printable(before)}')
     return net
+
+def _counted(classes): return f"{len(classes)} class{'es'*(len(classes) != 1)}"
 
 def _run_folder(run):
     if (run/CONFIG).exists() and (run/'bundle').exists() | (run/'bundle-1').exists(): return run
