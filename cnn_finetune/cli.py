@@ -138,7 +138,7 @@ def _merged(file, given):
 
 # %% ../nbs/25_cli.ipynb #b6963e15
 DEMO_PACKAGES = dict(skimage='scikit-image', mlxtend='mlxtend')
-_SPELT = re.compile(r"\b(bad|bits|bn|crop|fit|folder|label|leaks|size|split_col|start|suffix)=('[^']*'|\([0-9., -]+\)|1\b)")
+_SPELT = re.compile(r"\b(bad|bits|bn|crop|fit|folder|label|leaks|size|split_col|start|suffix|unknown)=('[^']*'|\([0-9., -]+\)|1\b)")
 
 def user_message(
     e:Exception, # What a command raised
