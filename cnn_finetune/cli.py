@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 # %% ../nbs/25_cli.ipynb #87b1cc6c
-COMMANDS = dict(demo='run', audit='audit', fit='run', predict='run', inspect='review',
-                evaluate='review', calibrate='step') # Name to its module
+COMMANDS = dict(demo='run', audit='audit', fit='run', predict='run', add='run', forget='run',
+                inspect='review', evaluate='review', calibrate='step') # Name to its module
 
 def described() -> dict: # Command to its help and its options
     "The commands as their functions describe them; imports everything"

@@ -423,6 +423,9 @@ class ImageLoader(TfmdDL):
         own = dict(random_views=self.random_views, n_threads=self.n_threads)
         if dataset is None or dataset is self.dataset: own['weights'] = self.weights
         return super().new(dataset, cls, **own | kwargs)
+    def _one_pass(self): # fastai looks at the first row for the types, where there is one
+        if len(self.dataset): super()._one_pass()
+        else: self._n_inp, self._types = 1, ()
     def shuffle_fn(self, places):
         if self.weights is None: return super().shuffle_fn(places)
         return self.rng.choices(places, weights=self.weights, k=len(places))

@@ -128,7 +128,7 @@ class FeatureLoader(DataLoader):
         shuffle:bool=False, # New order each epoch, whole batches only, as training wants it
         weights=None, # How often a row is drawn, relative to the others (n,); default once an epoch
     ):
-        super().__init__(range(len(x)), bs=min(bs, len(x)), shuffle=shuffle, drop_last=shuffle)
+        super().__init__(range(len(x)), bs=max(1, min(bs, len(x))), shuffle=shuffle, drop_last=shuffle)
         self.x, self.y, self.weights = x, y, weights
     def shuffle_fn(self, places):
         if self.weights is None: return super().shuffle_fn(places)
@@ -174,6 +174,7 @@ def _shows_progress(self:CNNLearner): return any(cb.name == 'progress' for cb in
 def _progress(loader, total=None): return progress_bar(loader, total=total, leave=False)
 
 def _features(function, dls, rows, loader, mirror, watch):
+    if not len(rows): return torch.empty((0, *function.shape), dtype=function.dtype), rows.y
     if dls.cache is not None and isinstance(rows, ImageSet) and rows.digests is not None:
         x, times = kept_features(function, dls, rows, mirror, watch), 1 + mirror
         return x, torch.cat([rows.y]*times)
@@ -202,6 +203,6 @@ def lifted_dls(self:CNNLearner,
     layers = list(self.cnn.above(lower.stage).named_children())[:to - k]
     pool = [('pool', self.cnn.pool)]*(names[to] == 'head')
     between = nn.Sequential(*[m for _, m in layers + pool])
-    function = FrozenFunction(between, lower.valid.x[:1].float(), frozen)
+    function = FrozenFunction(between, lower.train.x[:1].float(), frozen)
     sets = [compute_features(function, [FeatureLoader(d.x, d.y, 256)], len(d.x)) for d in lower.loaders]
     return _feature_data(sets, names[to], lower.train.bs, self.dls)

@@ -7,7 +7,7 @@ __all__ = ['BALANCE', 'READERS', 'ROUNDING', 'adamw', 'History', 'CNNLearner', '
            'AdjustedLoss', 'balanced', 'continued', 'FastaiData', 'as_image_data', 'cnn_learner']
 
 # %% ../nbs/09_learner.ipynb #5776a54d
-import copy, difflib, inspect, random
+import copy, difflib, inspect, math, random
 from dataclasses import replace
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
@@ -55,7 +55,8 @@ class History(Callback):
         if not self.trained: return
         self.trained = False
         names = [n for n in self.recorder.metric_names if n not in ('epoch', 'time')]
-        values = map(float, self.recorder.values[-1])
+        values = [math.nan if v is None else float(v) for v in self.recorder.values[-1]] # Of no images
+        self.recorder.values[-1] = values
         place = dict(phase=self.phase, epoch=self.count)
         self.rows.append(place | dict(zip(names, values)))
         self.count += 1

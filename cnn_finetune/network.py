@@ -401,6 +401,7 @@ class CNN(nn.Module):
         self.arch, self.classes = arch, _names(classes)
         self.kind = check_one_of('kind', kind, ACTIVATIONS)
         self.serving = dict(cut='head', precision='float32') # As `ServedNet` takes it
+        self.sums = None # Of the features that a solved head was made of
         self.pre = pre or pretrained_preprocess(arch)
         self.head_name, self.head_args = head, _all_arguments(head, head_args)
         self.input, stages, self.pool = _body(arch, self.pre, pretrained, weights)

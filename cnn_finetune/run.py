@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['STEPS', 'CONFIG', 'PLAN', 'LOCK', 'PAGE', 'LEAKS', 'fit_options', 'fit_settings', 'prepare', 'run_config', 'new_run',
            'locked', 'write_results', 'write_report', 'try_results', 'epoch_line', 'progress', 'Leaks', 'fit',
-           'read_config', 'predict', 'demo']
+           'read_config', 'predict', 'add', 'forget', 'demo']
 
-# %% ../nbs/24_run.ipynb #0fda06bf
-import difflib, inspect, io, json, os, shlex, sys, warnings
+# %% ../nbs/24_run.ipynb #c94d5911
+import difflib, inspect, io, json, os, secrets, shlex, sys, warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastai.callback.core import Callback
@@ -20,6 +21,7 @@ from .checkpoint import *
 from .core import *
 from .data import *
 from .features import *
+from .frozen import *
 from .images import *
 from .inspection import *
 from .learner import *
@@ -27,6 +29,7 @@ from .network import *
 from .report import *
 from .review import *
 from .schedule import *
+from .solve import *
 from .tuning import *
 
 # %% ../nbs/24_run.ipynb #80963d54
@@ -179,7 +182,8 @@ def epoch_line(
     "One epoch in words"
     _, *values, taken = log
     numbers = zip(learn.recorder.metric_names[1:-1], values)
-    said, h = '  '.join(f'{name} {v:.4f}' for name, v in numbers), learn.history
+    said = '  '.join(f'{name} {v:.4f}' for name, v in numbers if v is not None)
+    h = learn.history
     return f'{h.phase}  epoch {h.count + 1}/{h.epochs}  {said}  {taken}'
 
 @contextmanager
@@ -192,7 +196,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/24_run.ipynb #fa62b723
+# %% ../nbs/24_run.ipynb #66ad195b
 LEAKS = 'leaks.csv' # Name of the table of copies in the folder of a run
 
 class Leaks(Callback):
@@ -302,7 +306,7 @@ def _leave_one_out(learn):
 
 def _forget(folder):
     "Remove a run that has trained nothing, so that its name is free again"
-    for name in (CONFIG, PLAN, LOCK): (folder/name).unlink(missing_ok=True)
+    for name in (CONFIG, PLAN, LOCK, LEAKS): (folder/name).unlink(missing_ok=True)
     try: folder.rmdir()
     except OSError: pass # It holds something that is not ours
 
@@ -363,6 +367,68 @@ def predict(
     print(*found, sep='\n')
     if csv is not None: write_predictions(found, csv)
     return found
+
+# %% ../nbs/24_run.ipynb #4f260fd2
+def add(
+    bundle:str|Path, # Folder of a run whose head was solved
+    source:str|Path, # Images to learn as well, as `fit` takes them; also of new classes
+) -> CNN: # The network in the new bundle
+    "Learn more images without the old ones: the solved head of all, from sums"
+    return _changed_run(bundle, source, 'add')
+
+def forget(
+    bundle:str|Path, # Folder of a run whose head was solved
+    source:str|Path, # Images that it learned, in folders of their classes
+) -> CNN: # The network in the new bundle
+    "Take images out of a solved head, as if it had never seen them"
+    return _changed_run(bundle, source, 'forget')
+
+def _changed_run(run, source, change):
+    run = check_path('bundle', run)
+    with locked(_run_folder(run)):
+        if not (run/'bundle').exists(): (run/f'bundle-{_earlier(run)}').rename(run/'bundle') # Cut off
+        net = load_bundle(run/'bundle')
+        kept = bundle_sums(run/'bundle', net)
+        if kept is None: raise InputError(f'{printable(run)}: its head was trained, or solved with '
+            "weights; images can be added to a run of fit with method='solve' and no balance")
+        sums, X, labels = sums_of(kept, net.classes), *_features_of(net, source)
+        known = set(net.classes)
+        getattr(sums, change)(X, labels)
+        net = with_solved_head(net, sums)
+        before = _swapped(run, net)
+    new = sorted(set(net.classes) - known)
+    print(f'{change}: {len(labels)} images of {len(set(labels))} classes'
+        + f"{' (new: ' + ', '.join(map(printable, new)) + ')' if new else ''}; the head is that of "
+        f'{sums.counts.sum():.0f} images of {len(sums.classes)} classes, in {printable(run)}; '
+        f'the bundle before is {printable(before)}')
+    return net
+
+def _run_folder(run):
+    if (run/CONFIG).exists() and (run/'bundle').exists() | (run/'bundle-1').exists(): return run
+    raise InputError(f'{printable(run)}: no finished run of fit; give the folder of one')
+
+def _features_of(net, source):
+    "Features (n, d) of the images of a source, and their classes"
+    found = audit_table(table_from(source).assign(split=''), net.pre)
+    other = found.findings[found.findings.kind.ne('classes')] # One class is enough here
+    table = replace(found, findings=other).usable('raise', 'keep')
+    if net.kind != 'multiclass' or table.label.map(type).ne(str).any(): raise InputError(
+        f'{printable(source)}: several labels; add takes images of one class each')
+    targets = SingleLabel(tuple(sorted(set(table.label))))
+    loader = ImageLoader(ImageSet(table, net.pre, targets), bs=32)
+    function = FrozenFunction(net.below('head'), probe_images(net), net.serving['precision'])
+    return compute_features(function, [loader], len(table))[0], list(table.label)
+
+def _earlier(run): return max((n for n in range(1, 1000) if (run/f'bundle-{n}').exists()), default=0)
+
+def _swapped(run, net):
+    "The new bundle in the place of the old one; the old one's new name"
+    new = write_bundle(net, run/PART.format(secrets.token_hex(8)))
+    before = run/f'bundle-{_earlier(run) + 1}'
+    (run/'bundle').rename(before)
+    new.rename(run/'bundle')
+    sync_folder(run)
+    return before
 
 # %% ../nbs/24_run.ipynb #2d8734e2
 def demo(

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PENALTIES', 'SHRINKAGES', 'SOLVERS', 'feature_scale', 'principal', 'best_temperature', 'SolvedHead', 'solve_ridge',
-           'solve_lda', 'solve_head', 'Sums', 'write_head']
+           'solve_lda', 'solve_head', 'Sums', 'sums_of', 'write_head', 'can_solve', 'still_solved', 'with_solved_head',
+           'logme']
 
 # %% ../nbs/13_solve.ipynb #171a6dc8
-import math
+import copy, math, time
 from dataclasses import dataclass, replace
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 from fastai.losses import CrossEntropyLossFlat
 from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
@@ -17,6 +18,7 @@ from scipy.stats import binomtest
 from torch import nn
 from torch.nn import functional as F
 from .core import *
+from .data import *
 from .features import *
 from .frozen import *
 from .learner import *
@@ -248,8 +250,12 @@ class Sums:
     def __init__(self,
         n_features:int, # Numbers in a row of features
         classes:list=(), # Names, in the order of the outputs; new ones are added behind
+        kind:str=None, # Of the head that is made of them: ridge or lda
+        penalty:float=None, # As leave-one-out chose it for the first images
+        temperature:float=1., # As it was fitted for them
     ):
         self.classes, d = list(classes), n_features
+        self.kind, self.penalty, self.temperature = kind, penalty, temperature
         self.counts = torch.zeros(len(self.classes)).double()
         self.sums = torch.zeros(len(self.classes), d).double()
         self.products = torch.zeros(d, d).double()
@@ -294,12 +300,13 @@ class Sums:
 # %% ../nbs/13_solve.ipynb #b6413310
 @patch
 def solve(self:Sums,
-    kind:str, # ridge or lda
-    penalty:float, # As leave-one-out chose it for the first images
-    temperature:float=1., # As it was fitted for them
+    kind:str=None, # ridge or lda; default that of the sums
+    penalty:float=None, # Default that of the sums
+    temperature:float=None, # Default that of the sums
 ) -> SolvedHead: # Without leave-one-out
     "The head of all images that were added and not forgotten"
-    check_one_of('kind', kind, SOLVERS)
+    kind, penalty = check_one_of('kind', kind or self.kind, SOLVERS), penalty or self.penalty
+    temperature = temperature or self.temperature
     if len(self.classes) < 2: raise InputError('sums: images of two classes or more are needed')
     n = self.counts.sum()
     mean, scale = _scale(self.sums.sum(0)/n, self.products.diag()/n)
@@ -320,6 +327,27 @@ def _lda_of_sums(S, M, n_c, a):
 
 _FROM_SUMS = dict(ridge=_ridge_of_sums, lda=_lda_of_sums)
 
+# %% ../nbs/13_solve.ipynb #af4f8114
+@patch
+def tensors(self:Sums
+) -> dict[str, torch.Tensor]: # The upper half of the products, which are symmetric
+    "The numbers to keep in a file; `sums_of` makes the sums again"
+    d, way = len(self.products), [self.penalty, self.temperature]
+    return dict(counts=self.counts, sums=self.sums, way=torch.tensor(way).double(),
+        products=self.products[tuple(torch.triu_indices(d, d))],
+        kind=torch.tensor([[*SOLVERS].index(self.kind)]))
+
+def sums_of(
+    kept:dict, # From `Sums.tensors`
+    classes:list, # Names, in the order of the outputs
+) -> Sums: # The same numbers
+    "Sums from a file"
+    d, (penalty, temperature) = kept['sums'].shape[1], kept['way'].tolist()
+    found = Sums(d, classes, [*SOLVERS][int(kept['kind'])], penalty, temperature)
+    found.counts, found.sums, (i, j) = kept['counts'], kept['sums'], torch.triu_indices(d, d)
+    found.products[i, j] = found.products[j, i] = kept['products']
+    return found
+
 # %% ../nbs/13_solve.ipynb #8e8098b7
 def write_head(
     head:nn.Module, # Of a CNN, made by `create_head`; changed in place
@@ -336,6 +364,16 @@ def write_head(
         if len(kinds) > 3: W, b = _set_hidden(head, W, b, X)
         last.weight.copy_(W.T), last.bias.copy_(b)
     return head
+
+def can_solve(
+    net:CNN, # A network
+) -> bool: # Not with several labels, nor with a head of another kind
+    "Whether the head of a network can hold a solved head"
+    head, C = net.head, len(net.classes)
+    kinds = [type(m) for m in head] if isinstance(head, nn.Sequential) else []
+    try: _check_holds(head, kinds, net.n_features, C)
+    except InputError: return False
+    return net.kind == 'multiclass' and C > 1
 
 _LINEAR = [nn.BatchNorm1d, nn.Dropout, nn.Linear]
 _HOLDING = _LINEAR, _LINEAR[:2] + [nn.Linear, nn.ReLU] + _LINEAR
@@ -387,14 +425,111 @@ def solve(self:CNNLearner,
     n = len(self.dls.train_ds)
     x, y = features.train.x[:n], features.train.y[:n]
     if y.ndim != 1: raise InputError('solve: images with several labels; train the head')
-    weights = _row_weights(self, y)
-    found = solve_head(x, y, kind, weights, len(self.cnn.classes), smoothing)
-    write_head(self.cnn.head, found, x)
-    self.cnn.serving = dict(cut='head', precision=frozen)
+    weights, net = _row_weights(self, y), self.cnn
+    found = solve_head(x, y, kind, weights, len(net.classes), smoothing)
+    write_head(net.head, found, x)
+    net.serving, net.sums = dict(cut='head', precision=frozen), None
+    if len(weights.unique()) == 1:
+        sums = Sums(x.shape[1], net.classes, found.kind, found.penalty, found.temperature)
+        net.sums = sums.add(x, [net.classes[i] for i in y.tolist()])
     return found
+
+def still_solved(
+    net:CNN, # A network, perhaps trained since its head was solved
+) -> bool: # False without sums
+    "Whether the head still computes what the sums of a network say"
+    if net.sums is None: return False
+    M = net.sums.sums/net.sums.counts[:, None]
+    with evaluating(net.head), torch.no_grad():
+        found = net.head(M.float().to(next(net.head.parameters()).device)).cpu()
+    expected = net.sums.solve().logits(M)
+    return bool((found - expected).abs().max() < 1e-2*expected.abs().max())
 
 def _row_weights(learn, y):
     loss, w = learn.loss_func, torch.ones(len(y)).double()
     if learn.dls.weights is not None: w = w*torch.as_tensor(np.array(learn.dls.weights))
+    if isinstance(loss, AdjustedLoss): w = w/loss.prior.exp().double()[y.long().cpu()] # Of no prior
     own = loss.func.weight if isinstance(loss, CrossEntropyLossFlat) else None
     return w if own is None else w*own.detach().cpu().double()[y.long().cpu()]
+
+# %% ../nbs/13_solve.ipynb #e3afddc1
+def with_solved_head(
+    net:CNN, # A network whose head was solved
+    sums:Sums, # Of features that it gives, perhaps of more classes
+) -> CNN: # The same body, with a head for the classes of the sums
+    "A network for sums that have changed"
+    new = copy.deepcopy(net)
+    new.classes, new.sums = list(sums.classes), sums
+    new.head = make_head(net.n_features, len(new.classes), net.head_name, **net.head_args).eval()
+    write_head(new.head, sums.solve(), sums.sums/sums.counts[:, None])
+    return new
+
+# %% ../nbs/13_solve.ipynb #94a8c958
+def logme(
+    X, # Features (n, d)
+    y, # Places of the classes (n,)
+    steps:int=20, # Of the fixed point
+) -> float: # By (9), the higher the better
+    "Logarithm of the evidence of a linear model, a mean over classes and images"
+    with one_thread():
+        rows = _Rows(X, y)
+        (P, s, _), n = principal(rows.A), len(rows.y)
+        return float(torch.stack([_evidence(P, s, t, rows.A.shape[1], steps)
+                                  for t in (rows.Y - rows.Y.mean(0)).T]).mean()/n)
+
+def _evidence(P, s, t, d, steps):
+    n, z, a, b = len(t), (P.T@t)/s.sqrt(), torch.tensor(1.).double(), torch.tensor(1.).double()
+    for _ in range(steps):
+        m = b*s.sqrt()*z/(a + b*s)
+        rest = (z - s.sqrt()*m).square().sum() + t.square().sum() - z.square().sum()
+        free = (b*s/(a + b*s)).sum()
+        a, b = free/m.square().sum().clamp(min=1e-12), (n - free)/rest.clamp(min=1e-12)
+    m = b*s.sqrt()*z/(a + b*s)
+    rest = (z - s.sqrt()*m).square().sum() + t.square().sum() - z.square().sum()
+    logdet = (a + b*s).log().sum() + (d - len(s))*a.log()
+    return (n*(b/(2*math.pi)).log() + d*a.log() - b*rest - a*m.square().sum() - logdet)/2
+
+# %% ../nbs/13_solve.ipynb #de935e66
+@patch
+def compare(self:CNNLearner,
+    archs:list=None, # Names of networks, also joined as a+b; default that of the learner
+    sizes:list=None, # Sizes of the images, pixels; default that of the learner
+    n:int=500, # Training images that are looked at, at most, the same share of each class
+) -> pd.DataFrame: # A row for each network and size, the most accurate first
+    "What each network at each size would bring, by leave-one-out on a sample; nothing trains"
+    check_whole('n', n, 2)
+    rows = self._sample(n)
+    archs, sizes = archs or [self.cnn.arch], sizes or [self.cnn.pre.size]
+    for name, given in (('archs', archs), ('sizes', sizes)):
+        if isinstance(given, (str, int)): raise InputError(f'{name}: {given!r}; give a list')
+    found = [_tried(self, rows, arch, size) for arch in archs for size in sizes]
+    table = pd.DataFrame(found).sort_values(['leave_one_out', 'macs'], ascending=[False, True])
+    return table.reset_index(drop=True)
+
+@patch
+def _sample(self:CNNLearner, n):
+    dls, table = self.dls, self.dls.table
+    if table is None or dls.targets.kind != 'multiclass': raise InputError(
+        'compare: needs a table of images with one class each; make the data with image_dls')
+    rows = table[table.split.eq('train')]
+    share = min(1, n/len(rows))
+    picked = [g.sample(max(2, round(share*len(g))) if len(g) > 2 else len(g), random_state=0)
+              for _, g in rows.groupby('label')]
+    return pd.concat(picked)
+
+def _tried(learn, rows, arch, size):
+    own, dls = learn.cnn.pre, learn.dls
+    keep = {k: getattr(own, k) for k in ('mode', 'fit', 'background', 'padding', 'bits', 'max_pixels')}
+    pre = pretrained_preprocess(arch, size=size, **keep)
+    net, targets = CNN(arch, pre, dls.vocab).to(dls.device), dls.targets
+    precision = rule_precision(net)
+    function = FrozenFunction(net.below('head'), probe_images(net), precision)
+    loader = ImageLoader(ImageSet(rows, pre, targets), bs=32,
+                         n_threads=dls.train.n_threads, device=dls.device)
+    start = time.perf_counter()
+    x, y = compute_features(function, [loader], len(rows))
+    seconds = (time.perf_counter() - start)*len(dls.train_ds)/len(rows)
+    found = solve_head(x, y, n_classes=len(dls.vocab))
+    low, high = found.interval
+    return dict(arch=arch, size=size, leave_one_out=found.accuracy, low=low, high=high,
+                logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)

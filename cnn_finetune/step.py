@@ -344,10 +344,11 @@ class Averaging(PhaseCallback):
     order = 70
     def __init__(self,
         decay:float=.99, # Share of the past, in (0, 1)
-    ): self.decay = decay
+        ramp:bool=True, # Forget the start quickly; False where the start is good
+    ): self.decay, self.ramp = decay, ramp
     def enter(self): self.average, self.steps, self.own = snapshot(self.part), 0, None
     def after_step(self):
-        d = min(self.decay, (1 + self.steps)/(10 + self.steps))
+        d = min(self.decay, (1 + self.steps)/(10 + self.steps)) if self.ramp else self.decay
         self.steps += 1
         with torch.no_grad():
             for k, v in self.part.state_dict().items():

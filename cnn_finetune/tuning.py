@@ -6,7 +6,7 @@
 __all__ = ['CHECKPOINT', 'Planned', 'Solving', 'Undoing', 'PlanRun']
 
 # %% ../nbs/18_tuning.ipynb #295a2ab6
-import gc, inspect, random, warnings
+import gc, inspect, math, random, warnings
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -155,15 +155,16 @@ class PlanRun:
                     learn.feature_dls(p.first, p.frozen, *own))
             if p.solve: data = _in_one_batch(data, len(self.data.train_ds))
             for dl in data.loaders: dl.rng = random.Random(seed) # Kept features draw nothing
-            learn.dls, row = data, data.valid.x[:1].float()
+            learn.dls, row = data, data.train.x[:1].float()
         learn.create_opt()
         if learn.wd is not None: learn.opt.set_hypers(wd=learn.wd)
         learn.model = PhaseNet(net, lowest, p.frozen, p.precision, p.parts or cores(), row)
         net.serving = dict(cut=lowest, precision=p.frozen)
+        if not p.solve: net.sums = None
     def _callbacks(self, i, state):
         p, names = self.plan[i], self.learn.cnn.names
         rates = phase_lrs(names, p.lr, p.lr_decay, p.first, self.learn.freezing.bn)
-        steps = [Solving(p, self)] if p.solve else _steps_of(p)
+        steps = [Solving(p, self)] if p.solve else _steps_of(p, len(self.learn.dls.train))
         undo = [Undoing(p)] if i and self.plan[0].solve else []
         cbs = [Planned(p, [rates[n] for n in names]), FiniteLoss(), *steps, *undo]
         if self.file: cbs.append(Checkpoints(self.file, self.about, i, self.every, state))
@@ -186,11 +187,16 @@ def _runs(plan):
     def kind(i): return plan[i].inputs, plan[i].frozen, plan[i].views, plan[i].mirrors
     return [list(run) for _, run in groupby(range(len(plan)), kind)]
 
-def _steps_of(p):
+def _steps_of(p, batches):
     stepping = p.accumulate > 1 or p.clip or p.precision == 'fp16'
     keeping = p.patience or p.keep == 'best'
     return ([Stepping(p.accumulate, p.clip, p.precision)]*bool(stepping)
-        + [Averaging(p.ema)]*bool(p.ema) + [BestEpoch(p.patience, p.keep)]*bool(keeping))
+        + [Averaging(p.ema)]*bool(p.ema) + _averaging(p, batches) + [BestEpoch(p.patience, p.keep)]*bool(keeping))
+
+def _averaging(p, batches):
+    if not p.average: return []
+    steps = p.epochs*math.ceil(batches/p.accumulate)
+    return [Averaging(max(0., 1 - 1/(p.average*max(1, steps))), ramp=False)]
 
 def _trouble(cbs): return next((cb.trouble for cb in cbs if isinstance(cb, FiniteLoss)), None)
 
