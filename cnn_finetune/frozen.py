@@ -63,6 +63,8 @@ def fold(
     "Put every batch norm into the convolution before it, by (1), where the network allows"
     net = copy.deepcopy(net).eval().requires_grad_(False)
     with torch.no_grad(): expected = net(x)
+    if not expected.isfinite().all(): raise InputError(
+        'network: its features are not finite; train it again with a lower rate, or give other weights')
     plain, pairs, places = copy.deepcopy(net), norm_pairs(net, x), _places(net)
     for layer, norm in pairs:
         _fuse(layer, norm)

@@ -30,6 +30,7 @@ def inspect(
     run:str|Path=None, # A run or a bundle whose network is used instead of the backbone
     bad:str='raise', # Unreadable images: 'raise' or 'skip'
     cache:str|Path=None, # Folder for decoded images and features; None keeps none
+    valid_pct:float=.2, # Share validated on, where the data have no split of their own; 0 for none
     test:bool=False, # Inspect the test images too
     csv:str|Path=None, # Write the corrections to this new file
     page:str|Path=None, # Write this new HTML file to look at
@@ -37,17 +38,18 @@ def inspect(
 ) -> Inspection: # As `learn.inspect()` makes it
     "Find wrong labels, copies, leaks and odd images; nothing is trained or changed"
     for path in (csv, page): path is None or refuse_existing(path, 'file')
-    learn = _learner(data, size, arch, run, bad, cache)
+    learn = _learner(data, size, arch, run, bad, cache, valid_pct)
     found = learn.inspect(test=test)
     if csv is not None: found.corrections(csv)
     if page is not None: write_page(page, found, learn=learn)
     print(_as_json(found.to_dict()) if json else _summary(found))
     return found
 
-def _learner(data, size, arch, run, bad, cache):
+def _learner(data, size, arch, run, bad, cache, valid_pct):
     net = None if run is None else _network(run)
     if net is not None: arch, size = net.arch, size or net.pre.size
-    dls = image_dls(data, size=size, arch=arch, bad=bad, cache=cache, augment=False, leaks='keep')
+    dls = image_dls(data, size=size, arch=arch, bad=bad, cache=cache, valid_pct=valid_pct,
+                    augment=False, leaks='keep')
     learn = cnn_learner(dls, arch, start=net)
     learn.remove_cbs([cb for cb in learn.cbs if cb.name == 'progress'])
     return learn
@@ -186,8 +188,7 @@ def review_page(
     if leaks is not None: rows, images = _with_leaks(rows, report, images, leaks, learn)
     _add_thumbnails(rows, images or [], net, looks)
     data = dict(rows=rows, all=_all_files(found, learn), kinds=_counts(rows))
-    notes = ''.join(f'<p>{escape(printable(n))}</p>' for n in notes)
-    body = ''.join([f'<h1>{escape(printable(title))}</h1>', notes, _figures(found, report, learn),
+    body = ''.join([f'<h1>{escape(printable(title))}</h1>', _figures(found, report, learn, notes),
                     _PARTS if rows else ''])
     text = jsonlib.dumps(data, ensure_ascii=True).replace('<', '\\u003c')
     script = (f'<script type="application/json" id="data">{text}</script>'
@@ -269,9 +270,10 @@ def _counts(rows):
     kinds = dict.fromkeys(k for r in rows for k in r['why'])
     return [[k, sum(k in r['why'] for r in rows)] for k in kinds]
 
-def _figures(found, report, learn):
+def _figures(found, report, learn, notes):
     "The parts that need no script"
-    parts = []
+    parts = [f'<p><b>{escape(str(report))}</b></p>']*(report is not None)
+    parts += [f'<p>{escape(printable(n))}</p>' for n in notes]
     if report is not None: parts += _judged(report)
     if found is not None:
         lines = ''.join(f'<li>{escape(str(f))}</li>' for f in found.findings) or '<li>nothing found</li>'
@@ -282,7 +284,7 @@ def _figures(found, report, learn):
     return ''.join(parts)
 
 def _judged(report):
-    parts, table = [f'<p><b>{escape(str(report))}</b></p>'], report.table().round(3)
+    parts, table = [], report.table().round(3)
     if isinstance(report, Report): parts += [f'<p>{escape(str(report.calibration()))}</p>', _matrix(report)]
     table = table.set_axis(map(printable, table.index)).to_html(border=0)
     return parts + ['<h2>Classes</h2><div class="wide">' + table + '</div>']
