@@ -109,8 +109,7 @@ def save_bundle(
     path = refuse_existing(path)
     try: learn.dls.check_pixels()
     except OSError as e: warnings.warn(f'save: the validation images cannot be compared again ({e})')
-    from cnn_finetune.solve import still_solved
-    if not still_solved(learn.cnn): learn.cnn.sums = None
+    if learn.cnn.sums is not None and not learn.cnn.sums.hold(learn.cnn): learn.cnn.sums = None
     return write_bundle(learn.cnn, path)
 
 # %% ../nbs/22_bundle.ipynb #8faaedb0

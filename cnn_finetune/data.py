@@ -190,13 +190,16 @@ def _own_split(rows, valid_pct, seed):
 
 # %% ../nbs/08_data.ipynb #bcb2d8fd
 class SoftCrossEntropy(CrossEntropyLossFlat):
-    "Cross-entropy to a class, or to a share of each class (b, classes), as MixUp makes them"
+    "Cross-entropy to a class, or to a share of each class (b, classes); a weight counts for an image, not for its smoothing"
     def __call__(self,
         logits, # (b, classes)
         y, # Places of the classes (b,), or shares (b, classes)
     ): # Mean over the batch
-        if y.ndim < logits.ndim: return super().__call__(logits, y)
-        return self.func(*(t.as_subclass(torch.Tensor) for t in (logits, y)))
+        logits, y, w = *(t.as_subclass(torch.Tensor) for t in (logits, y)), self.func.weight
+        if w is None: return self.func(logits, y)
+        each = F.cross_entropy(logits, y, reduction='none', label_smoothing=self.func.label_smoothing)
+        own = w.to(logits)[y] if y.ndim < logits.ndim else y@w.to(logits)
+        return each*own if self.func.reduction == 'none' else (each*own).sum()/own.sum()
 
 # %% ../nbs/08_data.ipynb #4d0930a8
 @dataclass(frozen=True)
@@ -235,9 +238,10 @@ class BinaryLoss(nn.Module):
         y:torch.Tensor, # 0 or 1 (b, classes)
     ) -> torch.Tensor: # Mean over images and classes
         logits, y = (t.as_subclass(torch.Tensor) for t in (logits, y))
-        q = (1 - self.label_smoothing)*y.float() + self.label_smoothing/2
-        w = None if self.weights is None else self.weights.to(logits)
-        return F.binary_cross_entropy_with_logits(logits, q, pos_weight=w)
+        y = y.float()
+        q = (1 - self.label_smoothing)*y + self.label_smoothing/2
+        w = None if self.weights is None else 1 + y*(self.weights.to(logits) - 1)
+        return F.binary_cross_entropy_with_logits(logits, q, w)
     def activation(self, logits): return logits.sigmoid()
     def decodes(self, p): return p > .5
 

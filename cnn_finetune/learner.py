@@ -157,10 +157,14 @@ class AdjustedLoss(nn.Module):
     def __init__(self,
         loss, # Of logits and targets
         prior:torch.Tensor, # Logarithm of the share of each class
+        label_smoothing:float=0., # Share of the target that is spread by the shares of the classes, in [0, 1)
     ):
         super().__init__()
-        self.loss, self.prior = loss, prior
-    def forward(self, logits, y): return self.loss(logits + self.prior.to(logits.device), y)
+        self.loss, self.prior, self.label_smoothing = loss, prior, label_smoothing
+    def forward(self, logits, y):
+        prior, s = self.prior.to(logits.device), self.label_smoothing
+        z, share = logits + prior, self.activation(prior).expand_as(logits)
+        return (1 - s)*self.loss(z, y) + s*self.loss(z, share) if s else self.loss(z, y)
     def activation(self, logits): return self.loss.activation(logits)
     def decodes(self, p): return self.loss.decodes(p)
 
@@ -173,9 +177,9 @@ def balanced(
     check_one_of('balance', how, BALANCE)
     targets, counts, n = dls.targets, class_counts(dls), len(dls.train_ds)
     if how == 'loss': return dls, targets.loss_func(label_smoothing, targets.class_weights(counts, n).float())
-    loss = targets.loss_func(label_smoothing)
-    if how == 'logits': return dls, AdjustedLoss(loss, targets.log_prior(counts, n).float())
-    return dls.drawn(targets.draws(_targets(dls), counts)), loss
+    if how == 'logits':
+        return dls, AdjustedLoss(targets.loss_func(), targets.log_prior(counts, n).float(), label_smoothing)
+    return dls.drawn(targets.draws(_targets(dls), counts)), targets.loss_func(label_smoothing)
 
 # %% ../nbs/09_learner.ipynb #5ee20ed5
 READERS = [] # Functions that open a folder as a CNN, or give None; Bundle adds one

@@ -196,7 +196,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/24_run.ipynb #b29eea2d
+# %% ../nbs/24_run.ipynb #ff088e09
 LEAKS = 'leaks.csv' # Name of the table of copies in the folder of a run
 
 class Leaks(Callback):
@@ -311,7 +311,7 @@ def _leave_one_out(learn):
 
 def _forget(folder):
     "Remove a run that has trained nothing, so that its name is free again"
-    for name in (CONFIG, PLAN, LOCK): (folder/name).unlink(missing_ok=True)
+    for name in (CONFIG, PLAN, LOCK, LEAKS): (folder/name).unlink(missing_ok=True)
     try: folder.rmdir()
     except OSError: pass # It holds something that is not ours
 

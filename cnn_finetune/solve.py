@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['PENALTIES', 'SHRINKAGES', 'SOLVERS', 'feature_scale', 'principal', 'best_temperature', 'SolvedHead', 'solve_ridge',
-           'solve_lda', 'solve_head', 'Sums', 'sums_of', 'write_head', 'can_solve', 'still_solved', 'with_solved_head',
-           'logme']
+           'solve_lda', 'solve_head', 'Sums', 'sums_of', 'write_head', 'can_solve', 'with_solved_head', 'logme']
 
 # %% ../nbs/13_solve.ipynb #171a6dc8
 import copy, math, time
@@ -436,15 +435,15 @@ def solve(self:CNNLearner,
         net.sums = sums.add(x, [net.classes[i] for i in y.tolist()])
     return found
 
-def still_solved(
-    net:CNN, # A network, perhaps trained since its head was solved
-) -> bool: # False without sums
-    "Whether the head still computes what the sums of a network say"
-    if net.sums is None: return False
-    M = net.sums.sums/net.sums.counts[:, None]
+@patch
+def hold(self:Sums,
+    net:CNN, # The network that was solved, perhaps trained since
+) -> bool: # False if its head has moved
+    "Whether a head still computes what the sums say"
+    M = self.sums/self.counts[:, None]
     with evaluating(net.head), torch.no_grad():
         found = net.head(M.float().to(next(net.head.parameters()).device)).cpu()
-    expected = net.sums.solve().logits(M)
+    expected = self.solve().logits(M)
     return bool((found - expected).abs().max() < 1e-2*expected.abs().max())
 
 def _without_prior(found, prior):
