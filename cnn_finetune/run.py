@@ -278,8 +278,8 @@ def _finish(folder, learn):
     write_report(folder, learn, report, notes, leaks)
     (folder/CHECKPOINT).unlink()
     sync_folder(folder)
-    said = [f'validation {report}\n\n{report.table().round(3)}']*(report is not None) + notes
-    print(printable('\n' + '\n\n'.join([*said, f'written to {folder}; look at {folder/PAGE}'])))
+    said = [] if report is None else [f'validation {report}\n\n{report.table().round(3)}']
+    print(printable('\n' + '\n\n'.join([*said, *notes, f'written to {folder}; look at {folder/PAGE}'])))
     return learn
 
 def _leak_note(report, leaks):
