@@ -7,7 +7,7 @@ __all__ = ['STEPS', 'CONFIG', 'PLAN', 'LOCK', 'PAGE', 'LEAKS', 'fit_options', 'f
            'locked', 'write_results', 'write_report', 'try_results', 'epoch_line', 'progress', 'Leaks', 'fit',
            'read_config', 'predict', 'add', 'forget', 'demo']
 
-# %% ../nbs/24_run.ipynb #7cfb694f
+# %% ../nbs/24_run.ipynb #c94d5911
 import difflib, inspect, io, json, os, secrets, shlex, sys, warnings
 from contextlib import contextmanager
 from dataclasses import replace
@@ -196,7 +196,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/24_run.ipynb #ff088e09
+# %% ../nbs/24_run.ipynb #f4035434
 LEAKS = 'leaks.csv' # Name of the table of copies in the folder of a run
 
 class Leaks(Callback):
