@@ -216,7 +216,8 @@ def export(
 ) -> Path: # The folder, with the model and model.json
     "Write a network for another program, and compare its answers"
     check_one_of('to', to, FORMATS)
-    path, net = refuse_existing(into), _network(bundle)
+    path = refuse_existing(into)
+    net = bundle if isinstance(bundle, CNN) else load_bundle(bundle)
     needed(to)
     with new_folder(path) as folder:
         try: _WRITERS[to](net, folder/FORMATS[to])
@@ -226,11 +227,6 @@ def export(
         write_json(folder/ABOUT, about_export(net, to))
         _same_answers(net, open_export(folder), to)
     return path
-
-def _network(bundle):
-    if isinstance(bundle, CNN): return bundle
-    folder = check_path('bundle', bundle)
-    return load_bundle(folder/'bundle' if (folder/'bundle').is_dir() else folder)
 
 def _same_answers(net, ask, to, tolerance=1e-4):
     x = _probes(net)

@@ -129,6 +129,8 @@ def answers(self:CNNLearner,
         x = x.as_subclass(torch.Tensor)
         logits.append(((served(x) + served(x.flip(-1)))/2 if mirrors else served(x)).cpu())
         targets += [t.as_subclass(torch.Tensor).cpu() for t in y]
+    if not logits: raise InputError('answers: no images to judge; give validation images, or a loader '
+                                    'such as learn.dls.test_dl(files)')
     return torch.cat(logits), torch.cat(targets) if targets else None
 
 # %% ../nbs/19_report.ipynb #ec5cf179

@@ -46,17 +46,13 @@ def inspect(
     return found
 
 def _learner(data, size, arch, run, bad, cache, valid_pct):
-    net = None if run is None else _network(run)
+    net = None if run is None else load_bundle(run)
     if net is not None: arch, size = net.arch, size or net.pre.size
     dls = image_dls(data, size=size, arch=arch, bad=bad, cache=cache, valid_pct=valid_pct,
                     augment=False, leaks='keep')
     learn = cnn_learner(dls, arch, start=net)
     learn.remove_cbs([cb for cb in learn.cbs if cb.name == 'progress'])
     return learn
-
-def _network(folder):
-    folder = check_path('bundle', folder)
-    return load_bundle(folder/'bundle' if (folder/'bundle').is_dir() else folder)
 
 def _as_json(value): return printable(jsonlib.dumps(value, indent=1, ensure_ascii=False))
 
@@ -80,7 +76,7 @@ def evaluate(
 ) -> Report: # Of these images
     "Say how good a trained network is on images with labels"
     for path in (errors, page): path is None or refuse_existing(path, 'file')
-    net = _network(bundle)
+    net = load_bundle(bundle)
     predictor = Predictor(net)
     rows = _judged_rows(table_from(data, label_delim=label_delim), predictor, unknown)
     answers = predictor(list(rows.image))

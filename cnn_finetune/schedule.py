@@ -494,7 +494,7 @@ def plan(self:CNNLearner,
 def _begins_solved(learn, new, given):
     "Whether a head that is new, and is not told how to train, can be solved"
     way, net = METHODS.get(given.get('method') or 'lp_ft'), learn.cnn
-    told = [k for k in ('solve', 'head_epochs', 'head_lr', 'patience') if given.get(k) is not None]
+    told = [k for k in ('solve', 'head_epochs', 'head_lr') if given.get(k) is not None]
     fits = len(learn.dls.train_ds)*net.n_features <= 2**28
     return bool(way and way.solved and not told and new == ['head'] and fits and can_solve(net))
 

@@ -354,13 +354,11 @@ def write_head(
     X:torch.Tensor, # Features (n, d) of the training rows, for the statistics of hidden units
 ) -> nn.Module: # The same head, in its dtype
     "Put a solved head into the head of a network"
-    kinds = [type(m) for m in head] if isinstance(head, nn.Sequential) else []
-    n, C = solved.weight.shape
-    _check_holds(head, kinds, n, C)
+    _check_holds(head, *solved.weight.shape)
     with torch.no_grad(), one_thread():
         W = _set_norm(head[0], solved.mean, solved.scale**2, solved.weight/solved.scale[:, None])
         last, b = head[-1], solved.bias
-        if len(kinds) > 3: W, b = _set_hidden(head, W, b, X)
+        if len(head) > 3: W, b = _set_hidden(head, W, b, X)
         last.weight.copy_(W.T), last.bias.copy_(b)
     return head
 
@@ -368,16 +366,15 @@ def can_solve(
     net:CNN, # A network
 ) -> bool: # Not with several labels, nor with a head of another kind
     "Whether the head of a network can hold a solved head"
-    head, C = net.head, len(net.classes)
-    kinds = [type(m) for m in head] if isinstance(head, nn.Sequential) else []
-    try: _check_holds(head, kinds, net.n_features, C)
+    try: _check_holds(net.head, net.n_features, len(net.classes))
     except InputError: return False
-    return net.kind == 'multiclass' and C > 1
+    return net.kind == 'multiclass' and len(net.classes) > 1
 
 _LINEAR = [nn.BatchNorm1d, nn.Dropout, nn.Linear]
 _HOLDING = _LINEAR, _LINEAR[:2] + [nn.Linear, nn.ReLU] + _LINEAR
 
-def _check_holds(head, kinds, n, C):
+def _check_holds(head, n, C):
+    kinds = [type(m) for m in head] if isinstance(head, nn.Sequential) else []
     if kinds not in _HOLDING: raise InputError(
         'head: this kind cannot hold a solved head; use head=\'mlp\'')
     if (head[0].num_features, head[-1].out_features) != (n, C): raise InputError(
@@ -439,7 +436,8 @@ def solve(self:CNNLearner,
 def hold(self:Sums,
     net:CNN, # The network that was solved, perhaps trained since
 ) -> bool: # False if its head has moved
-    "Whether a head still computes what the sums say"
+    "Whether a network still computes what the sums say"
+    if net.serving['cut'] != 'head': return False # The features are others
     M = self.sums/self.counts[:, None]
     with evaluating(net.head), torch.no_grad():
         found = net.head(M.float().to(next(net.head.parameters()).device)).cpu()
@@ -478,21 +476,24 @@ def logme(
     "Logarithm of the evidence of a linear model, a mean over classes and images"
     with one_thread():
         rows = _Rows(X, y)
-        (P, s, _), n = principal(rows.A), len(rows.y)
-        return float(torch.stack([_evidence(P, s, t, rows.A.shape[1], steps)
-                                  for t in (rows.Y - rows.Y.mean(0)).T]).mean()/n)
+        P, s, _ = principal(rows.A)
+        targets, d = (rows.Y - rows.Y.mean(0)).T, rows.A.shape[1]
+        each = [_evidence(P, s, t, d, steps) for t in targets]
+        return float(torch.stack(each).mean()/len(rows.y))
 
 def _evidence(P, s, t, d, steps):
-    n, z, a, b = len(t), (P.T@t)/s.sqrt(), torch.tensor(1.).double(), torch.tensor(1.).double()
-    for _ in range(steps):
+    n, z, (a, b) = len(t), (P.T@t)/s.sqrt(), torch.ones(2).double()
+    def errors():
+        "Squares of the best weights, and of what they leave"
         m = b*s.sqrt()*z/(a + b*s)
         rest = (z - s.sqrt()*m).square().sum() + t.square().sum() - z.square().sum()
-        free = (b*s/(a + b*s)).sum()
-        a, b = free/m.square().sum().clamp(min=1e-12), (n - free)/rest.clamp(min=1e-12)
-    m = b*s.sqrt()*z/(a + b*s)
-    rest = (z - s.sqrt()*m).square().sum() + t.square().sum() - z.square().sum()
+        return m.square().sum(), rest
+    for _ in range(steps):
+        (size, rest), free = errors(), (b*s/(a + b*s)).sum()
+        a, b = free/size.clamp(min=1e-12), (n - free)/rest.clamp(min=1e-12)
+    size, rest = errors()
     logdet = (a + b*s).log().sum() + (d - len(s))*a.log()
-    return (n*(b/(2*math.pi)).log() + d*a.log() - b*rest - a*m.square().sum() - logdet)/2
+    return (n*(b/(2*math.pi)).log() + d*a.log() - b*rest - a*size - logdet)/2
 
 # %% ../nbs/13_solve.ipynb #de935e66
 @patch

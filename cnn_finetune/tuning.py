@@ -55,15 +55,18 @@ class Solving(PhaseCallback):
     ): self.phase, self.run = phase, run
     def before_batch(self):
         if not self.training: return
-        loss, goes_on = self.loss_func, self.run.plan[-1] is not self.phase
-        known = goes_on and isinstance(loss, CrossEntropyLossFlat)
-        with replaced(self.learn, dls=self.run.data): found = self.learn.solve(self.phase.solve,
-            self.phase.frozen, loss.func.label_smoothing if known else 0., self.data)
+        with replaced(self.learn, dls=self.run.data):
+            found = _solved(self.learn, self.run.plan, self.phase, self.data)
         self.learn.loss_grad = self.learn.loss = torch.tensor(found.loss)
         self.accuracy = found.accuracy
         raise CancelBatchException
     def before_train(self): self.data = self.learn.dls
     def after_epoch(self): self.history.rows[-1]['leave_one_out'] = self.accuracy
+
+def _solved(learn, plan, phase, features=None):
+    loss, ends = learn.loss_func, plan[-1] is phase
+    smoothed = isinstance(loss, CrossEntropyLossFlat) and not ends
+    return learn.solve(phase.solve, phase.frozen, loss.func.label_smoothing if smoothed else 0., features)
 
 # %% ../nbs/18_tuning.ipynb #2618d1be
 class Undoing(PhaseCallback):
@@ -160,7 +163,6 @@ class PlanRun:
         if learn.wd is not None: learn.opt.set_hypers(wd=learn.wd)
         learn.model = PhaseNet(net, lowest, p.frozen, p.precision, p.parts or cores(), row)
         net.serving = dict(cut=lowest, precision=p.frozen)
-        if not p.solve: net.sums = None
     def _callbacks(self, i, state):
         p, names = self.plan[i], self.learn.cnn.names
         rates = phase_lrs(names, p.lr, p.lr_decay, p.first, self.learn.freezing.bn)
@@ -191,10 +193,10 @@ def _steps_of(p, batches):
     stepping = p.accumulate > 1 or p.clip or p.precision == 'fp16'
     keeping = p.patience or p.keep == 'best'
     return ([Stepping(p.accumulate, p.clip, p.precision)]*bool(stepping)
-        + [Averaging(p.ema)]*bool(p.ema) + _averaging(p, batches) + [BestEpoch(p.patience, p.keep)]*bool(keeping))
+        + _averaging(p, batches) + [BestEpoch(p.patience, p.keep)]*bool(keeping))
 
 def _averaging(p, batches):
-    if not p.average: return []
+    if not p.average: return [Averaging(p.ema)]*bool(p.ema)
     steps = p.epochs*math.ceil(batches/p.accumulate)
     return [Averaging(max(0., 1 - 1/(p.average*max(1, steps))), ramp=False)]
 
@@ -240,6 +242,7 @@ def _carry_out(self:CNNLearner, run, cbs):
     self.freeze_to(last.first, last.bn)
     cut = lowest_changing(self.cnn.names, last.first, last.bn)
     self.cnn.serving = dict(cut=cut, precision=last.frozen)
+    if run.state and last.solve: _solved(self, run.plan, last) # A checkpoint has no sums; the bits are the same
     if run.trouble: raise InputError(f'{run.trouble} (phase {self.history.phase!r})')
     end = dict(place=(len(run.plan), 0, 0), model=self.cnn.state_dict(), history=self.history.rows)
     if run.file: write_state(run.file, run.about | end)
@@ -261,6 +264,9 @@ def _check_plan(learn, plan):
     _check_augment(learn.dls.augment, plan, on_images)
     if on_images and not len(learn.dls.train):
         raise InputError('dls: not one whole batch to train on; take a smaller bs')
+    judged = [p for p in plan if p.patience or p.keep == 'best']
+    if judged and not len(learn.dls.valid_ds): raise InputError(f'patience, keep: phase {judged[0].name!r} '
+        'is judged by validation images, and there are none; give valid_pct, or take neither')
     moving = [p for p in on_images if any(check_bn(b)[0] for b in
               bn_policies(names, p.first, p.bn).values())]
     if moving and learn.dls.train.bs == 1: raise InputError(
