@@ -63,6 +63,7 @@ SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema',
     head=_object(name=dict(type='string', maxLength=200), args=dict(type='object')),
     preprocess=_PREPROCESS,
     serving=_SERVING)
+SCHEMA['properties']['pooled'] = dict(type='integer', minimum=1, maximum=100) # May be missing: 1
 
 # %% ../nbs/22_bundle.ipynb #aa1d5103
 def write_bundle(
@@ -85,7 +86,8 @@ def write_bundle(
 def _about(net):
     return dict(format=FORMAT, written_by=f'cnn_finetune {__version__}', arch=net.arch,
         classes=net.classes, kind=net.kind, head=dict(name=net.head_name, args=net.head_args),
-        preprocess=asdict(net.pre), serving=net.serving)
+        preprocess=asdict(net.pre), serving=net.serving,
+        **dict(pooled=net.pooled) if net.pooled > 1 else {})
 
 def _all_finite(state, place):
     for k, v in state.items():
@@ -136,7 +138,7 @@ def load_bundle(
 def _network(about):
     pre, head = Preprocess(**about['preprocess']), about['head']
     net = CNN(about['arch'], pre, about['classes'], False, None, head['name'],
-              about['kind'], **head['args'])
+              about['kind'], about.get('pooled', 1), **head['args'])
     if about['serving']['cut'] not in net.names: raise InputError(
         f"serving: no stage is called {about['serving']['cut']!r}")
     wrong = about['serving'].get('thresholds', about['classes'])

@@ -192,7 +192,8 @@ def continued(
     old = start if isinstance(start, CNN) else _opened(check_path('start', start))
     pre = replace(dls.pre, mean=old.pre.mean, std=old.pre.std)
     kind = dls.targets.kind
-    net = CNN(old.arch, pre, dls.vocab, False, None, old.head_name, kind, **old.head_args)
+    net = CNN(old.arch, pre, dls.vocab, False, None, old.head_name, kind, old.pooled,
+              **old.head_args)
     net.stages.load_state_dict(old.stages.state_dict())
     mine, theirs = net.head.state_dict(), old.head.state_dict()
     rows = [old.classes.index(c) if c in old.classes else None for c in net.classes]
@@ -355,6 +356,7 @@ def cnn_learner(
     class_weights:str|dict=None, # 'balanced', or class name to weight; default all the same
     seed:int=42, # Of everything random in training
     balance:str=None, # How rare classes are made to count, one of loss, sampler, logits
+    pooled:int=3, # Upper stages whose pooled output the head is given; all if there are fewer
     **kwargs, # For fastai's Learner: loss_func, opt_func, metrics, cbs, path, ...
 ) -> CNNLearner: # Ready to plan and fine-tune
     "Put data, network, loss and optimizer together"
@@ -365,7 +367,7 @@ def cnn_learner(
     own = {k: v for k, v in own.items() if v is not None}
     with no_random(seed):
         if start is None: net = CNN(arch, _pre_for(dls, arch), dls.vocab, pretrained,
-                                    weights, head, dls.targets.kind, **own)
+                                    weights, head, dls.targets.kind, pooled, **own)
         else: net = continued(start, dls)
     weighted = class_weight_tensor(dls, class_weights)
     if weighted is not None and 'loss_func' in kwargs: raise InputError(

@@ -6,7 +6,7 @@
 __all__ = ['DEFAULT_ARCH', 'PACKAGED', 'HEADS', 'ACTIVATIONS', 'architectures', 'find_arch', 'pretrained_preprocess',
            'packaged_weights', 'read_weights', 'create_backbone', 'InputNorm', 'add_alpha', 'child_calls', 'WholeBody',
            'layer_chain', 'output_strides', 'stage_layers', 'create_stages', 'create_head', 'register_head',
-           'make_head', 'evaluating', 'CNN', 'SideBySide', 'param_groups', 'stage_table']
+           'make_head', 'evaluating', 'Beside', 'CNN', 'with_pooled', 'SideBySide', 'param_groups', 'stage_table']
 
 # %% ../nbs/05_network.ipynb #eb37d334
 import difflib, importlib, inspect, json, math
@@ -382,6 +382,31 @@ def evaluating(
     finally:
         for m, mode in modes: m.training = mode
 
+# %% ../nbs/05_network.ipynb #85fae703
+class Beside(nn.Module):
+    "A stage whose input, pooled, goes on beside its output"
+    def __init__(self,
+        stage:nn.Module, # A map of `n` channels to another map
+        n:int, # Channels that the stage is given; those behind them are means already
+    ):
+        super().__init__()
+        self.stage, self.n = stage, n
+    def forward(self,
+        x:torch.Tensor, # A map (b, n + V, h, w)
+    ) -> torch.Tensor: # (b, channels + n + V, h', w'): the stage's output, then the means
+        y, means = self.stage(x[:, :self.n]), x.mean((2, 3), keepdim=True)
+        return torch.cat([y, means.expand(-1, -1, *y.shape[2:])], 1)
+
+def _with_pooled(stages, pooled, pre):
+    upper = [*stages][-min(check_whole('pooled', pooled, 1), len(stages)):][1:]
+    if not upper: return stages
+    x = torch.zeros(1, pre.channels, 224, 224)
+    for name, stage in stages.items():
+        n = x.shape[1]
+        with torch.no_grad(): x = stage(x)
+        if name in upper: stages[name] = nn.Sequential(OrderedDict(beside=Beside(stage, n)))
+    return stages
+
 # %% ../nbs/05_network.ipynb #13c23f07
 ACTIVATIONS = dict(multiclass=lambda logits: logits.softmax(-1), multilabel=torch.sigmoid)
 
@@ -395,16 +420,17 @@ class CNN(nn.Module):
         weights:str|Path=None, # Local weights file for the body, used instead
         head:str='mlp', # One of HEADS
         kind:str='multiclass', # Of answer, one of ACTIVATIONS
+        pooled:int=1, # Upper stages whose pooled output the head is given; all if there are fewer
         **head_args, # Arguments of the head, such as hidden=0
     ):
         super().__init__()
-        self.arch, self.classes = arch, _names(classes)
+        self.arch, self.classes, self.pooled = arch, _names(classes), pooled
         self.kind = check_one_of('kind', kind, ACTIVATIONS)
         self.serving = dict(cut='head', precision='float32') # As `ServedNet` takes it
         self.sums = None # Of the features that a solved head was made of
         self.pre = pre or pretrained_preprocess(arch)
         self.head_name, self.head_args = head, _all_arguments(head, head_args)
-        self.input, stages, self.pool = _body(arch, self.pre, pretrained, weights)
+        self.input, stages, self.pool = _body(arch, self.pre, pretrained, weights, pooled)
         self.stages = nn.ModuleDict(stages)
         self.n_features = _n_features(self)
         self.head = make_head(self.n_features, len(self.classes), head, **self.head_args)
@@ -445,12 +471,12 @@ def _names(classes):
     if classes: return classes
     raise InputError('classes: none; give one name or more')
 
-def _body(arch, pre, pretrained, weights):
+def _body(arch, pre, pretrained, weights, pooled=1):
     find_arch(arch) if not isinstance(arch, str) else None
-    if '+' in arch: return _joined(arch, pre, pretrained, weights)
+    if '+' in arch: return _joined(arch, pre, pretrained, weights, pooled)
     stages = create_stages(arch, pre, pretrained, weights)
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return InputNorm(pre), stages, pool
+    return InputNorm(pre), _with_pooled(stages, pooled, pre), pool
 
 def _n_features(net):
     x = torch.zeros(1, net.pre.channels, *net.pre.size)
@@ -483,6 +509,20 @@ def above(self:CNN,
     if stage != 'head': parts['pool'] = self.pool
     return nn.Sequential(parts | OrderedDict(head=self.head))
 
+# %% ../nbs/05_network.ipynb #a4ac75d4
+def with_pooled(
+    net:CNN, # A network, not two side by side
+    pooled:int, # Upper stages whose pooled output the new head is given
+) -> CNN: # The same weights below a new head
+    "A network whose head is given more stages, or fewer"
+    if '+' in net.arch: raise InputError(f'pooled: {net.arch} is two networks; ask each')
+    new = CNN(net.arch, net.pre, net.classes, False, None, net.head_name, net.kind, pooled,
+              **net.head_args)
+    for mine, theirs in zip(_bare(new), _bare(net)): mine.load_state_dict(theirs.state_dict())
+    return new
+
+def _bare(net): return [s[0].stage if isinstance(s[0], Beside) else s for s in net.stages.values()]
+
 # %% ../nbs/05_network.ipynb #093c9a18
 class SideBySide(nn.Module):
     "Two bodies or more, whose features are joined"
@@ -499,12 +539,12 @@ class SideBySide(nn.Module):
 class _Unit(nn.Module):
     def forward(self, x): return x.float()/255 if x.dtype == torch.uint8 else x
 
-def _joined(arch, pre, pretrained, weights):
+def _joined(arch, pre, pretrained, weights, pooled):
     if weights: raise InputError(f'weights: {arch} is two networks; give no file')
     def body(name):
         own = pretrained_preprocess(name)
         mine = replace(pre, mean=own.mean, std=own.std)
-        parts = _body(name, mine, pretrained, None)
+        parts = _body(name, mine, pretrained, None, pooled)
         return nn.Sequential(parts[0], *parts[1].values(), parts[2])
     both = SideBySide([body(name) for name in arch.split('+')])
     return _Unit(), dict(stem=nn.Sequential(both)), nn.Identity()

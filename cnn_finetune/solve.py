@@ -501,6 +501,7 @@ def compare(self:CNNLearner,
     archs:list=None, # Names of networks, also joined as a+b; default that of the learner
     sizes:list=None, # Sizes of the images, pixels; default that of the learner
     n:int=500, # Training images that are looked at, at most, the same share of each class
+    pairs:list=None, # Of network and size, given instead of both lists
 ) -> pd.DataFrame: # A row for each network and size, the most accurate first
     "What each network at each size would bring, by leave-one-out on a sample; nothing trains"
     check_whole('n', n, 2)
@@ -508,7 +509,8 @@ def compare(self:CNNLearner,
     archs, sizes = archs or [self.cnn.arch], sizes or [self.cnn.pre.size]
     for name, given in (('archs', archs), ('sizes', sizes)):
         if isinstance(given, (str, int)): raise InputError(f'{name}: {given!r}; give a list')
-    found = [_tried(self, rows, arch, size) for arch in archs for size in sizes]
+    pairs = pairs or [(arch, size) for arch in archs for size in sizes]
+    found = [_tried(self, rows, *pair) for pair in pairs]
     table = pd.DataFrame(found).sort_values(['leave_one_out', 'macs'], ascending=[False, True])
     return table.reset_index(drop=True)
 
@@ -527,15 +529,37 @@ def _tried(learn, rows, arch, size):
     own, dls = learn.cnn.pre, learn.dls
     keep = {k: getattr(own, k) for k in ('mode', 'fit', 'background', 'padding', 'bits', 'max_pixels')}
     pre = pretrained_preprocess(arch, size=size, **keep)
-    net, targets = CNN(arch, pre, dls.vocab).to(dls.device), dls.targets
-    precision = rule_precision(net)
-    function = FrozenFunction(net.below('head'), probe_images(net), precision)
-    loader = ImageLoader(ImageSet(rows, pre, targets), bs=32,
-                         n_threads=dls.train.n_threads, device=dls.device)
+    net = CNN(arch, pre, dls.vocab, pooled=learn.cnn.pooled).to(dls.device)
     start = time.perf_counter()
-    x, y = compute_features(function, [loader], len(rows))
+    x, y = _seen(learn, rows, net)
     seconds = (time.perf_counter() - start)*len(dls.train_ds)/len(rows)
     found = solve_head(x, y, n_classes=len(dls.vocab))
     low, high = found.interval
     return dict(arch=arch, size=size, leave_one_out=found.accuracy, low=low, high=high,
                 logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)
+
+def _seen(learn, rows, net):
+    "Features of some images, with their classes"
+    dls, function = learn.dls, FrozenFunction(net.below('head'), probe_images(net), rule_precision(net))
+    loader = ImageLoader(ImageSet(rows, net.pre, dls.targets), bs=32,
+                         n_threads=dls.train.n_threads, device=dls.device)
+    return compute_features(function, [loader], len(rows))
+
+# %% ../nbs/13_solve.ipynb #ac111e39
+@patch
+def by_stage(self:CNNLearner,
+    n:int=500, # Training images that are looked at, at most, the same share of each class
+    size:int=None, # Of the images, pixels; default that of the learner
+) -> pd.DataFrame: # A row a stage, the highest first
+    "How well the pooled output of each stage tells the classes apart, by leave-one-out"
+    stages = [*self.cnn.stages]
+    net = with_pooled(self.cnn, len(stages)).to(self.dls.device)
+    if size is not None: net.pre = replace(net.pre, size=size)
+    x, y = _seen(self, self._sample(check_whole('n', n, 2)), net)
+    lower, C = [s[0].n for s in [*net.stages.values()][1:]], len(net.classes)
+    parts = x.split([net.n_features - sum(lower), *lower[::-1]], 1)
+    def accuracy(v): return solve_head(v, y, n_classes=C).accuracy
+    rows = [dict(stage=stage, features=part.shape[1], alone=accuracy(part),
+                 with_those_above=accuracy(torch.cat(parts[:k + 1], 1)))
+            for k, (stage, part) in enumerate(zip(stages[::-1], parts))]
+    return pd.DataFrame(rows)
