@@ -258,7 +258,7 @@ def _train(folder, learn, plan, every):
     try:
         with progress(learn): learn.fit_plan(plan, every=every, cbs=Leaks(folder, learn.dls),
                                              **{'resume' if begun else 'save': folder})
-        return _finish(folder, learn)
+        return _finish(folder, learn, plan)
     except KeyboardInterrupt:
         where = shlex.quote(printable(folder))
         raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {where}') from None
@@ -273,9 +273,10 @@ def _balance_line(learn):
     counts = class_counts(learn.dls)
     return f'\nbalance by {learn.balance}; {counts.min():.0f} to {counts.max():.0f} training images a class'
 
-def _finish(folder, learn):
-    several = learn.cnn.kind == 'multilabel' and len(learn.dls.valid_ds)
-    if several: learn.set_thresholds()
+def _finish(folder, learn, plan):
+    judged = len(learn.dls.valid_ds)
+    if learn.cnn.kind == 'multilabel' and (judged or plan[-1].solve):
+        learn.set_thresholds(solved=None if judged else learn.solved)
     if not (folder/'bundle').exists(): write_results(folder, learn)
     report = learn.report() if len(learn.dls.valid_ds) else None
     leaks = pd.read_csv(folder/LEAKS) if (folder/LEAKS).exists() else None

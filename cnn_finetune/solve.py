@@ -491,6 +491,7 @@ def solve(self:CNNLearner,
     adjusted = isinstance(self.loss_func, AdjustedLoss)
     if adjusted: found = _without_prior(found, self.loss_func.prior)
     write_head(net.head, found, x)
+    self.solved = found
     net.serving, net.sums = dict(cut='head', precision=frozen), None
     if len(weights.unique()) == 1 and not adjusted and not several:
         sums = Sums(x.shape[1], net.classes, found.kind, found.penalty, found.temperature)
