@@ -308,7 +308,8 @@ def _leave_one_out(learn):
     n = len(learn.dls.train_ds)
     found = [r['leave_one_out'] for r in learn.history.rows if 'leave_one_out' in r]
     def interval(a): return '95% interval {:.1%} to {:.1%}'.format(*accuracy_interval(round(a*n), n))
-    return [f'leave-one-out {a:.1%} (of the solved head, {n} images; {interval(a)})' for a in found]
+    what = 'every label right, ' if learn.cnn.kind == 'multilabel' else ''
+    return [f'leave-one-out {a:.1%} ({what}of the solved head, {n} images; {interval(a)})' for a in found]
 
 def _forget(folder):
     "Remove a run that has trained nothing, so that its name is free again"
