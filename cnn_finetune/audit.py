@@ -54,12 +54,13 @@ def _unreadable(facts):
     for f in facts[facts.error.notna()].itertuples():
         yield 'error', 'unreadable', f.file, f.error, "repair or remove it, or pass bad='skip'"
 
-def _classes(good):
+def _classes(good, validated):
     counts = good.label[good.split.ne('test')].explode().value_counts() # A tuple counts for each of its classes
     if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}',
                                'a classifier needs images of two classes or more')
-    elif counts.min() < 2: yield ('error', 'classes', '', f'class {counts.idxmin()!r} has 1 image',
-                                  'it needs 2, one to learn from and one to validate on')
+    elif validated and not good.split.eq('valid').any() and counts.min() < 2: yield (
+        'error', 'classes', '', f'class {counts.idxmin()!r} has 1 image',
+        'it needs 2, one to learn from and one to validate on; or pass valid_pct=0 to validate on none')
 
 def _names(good):
     alike = {}
@@ -86,14 +87,17 @@ def _splits(good):
 def _copies(good):
     twice = good[good.digest.duplicated(keep=False) & good.digest.ne('')]
     for _, g in twice.groupby('digest', sort=False):
-        same = f'the same bytes as {_others(g)}'
+        one = g.file.nunique() == 1
+        same = f'in {len(g)} rows' if one else f'the same bytes as {_others(g)}'
         if g.side.nunique() > 1: yield 'error', 'leak', g.file.iloc[0], same, _LEAK
         elif g.label.nunique() > 1: yield ('warning', 'two labels', g.file.iloc[0],
-            f'{same}, under the labels {sorted(set(g.label))}', 'keep the right one')
+            f'{same}, under the labels {sorted(set(g.label))}', _ROWS if one else 'keep the right one')
         else: yield 'note', 'copies', g.file.iloc[0], same, 'one of them is enough'
 
 _LEAK = ("remove them from one side, or pass leaks='skip' to leave the training side out, "
          "leaks='keep' to train on them all the same")
+
+_ROWS = 'keep the right row; if an image may have several labels, give them in one row, with label_delim'
 
 def _others(g):
     first = f'{g.file.iloc[1]} ({g.side.iloc[1]})' if g.side.nunique() > 1 else g.file.iloc[1]
@@ -214,7 +218,8 @@ def _shapes(good, pre):
 def _other_shape(good, pre):
     ratio, area = (good.h/good.w).median(), pre.height*pre.width
     sides = [max(32, 32*round(math.sqrt(area*r)/32)) for r in (ratio, 1/ratio)]
-    other = f", or size=({sides[0]}, {sides[1]})" if sides != [pre.height, pre.width] else ''
+    sees = [_seen(good, p).quantile(.1) for p in (pre, replace(pre, size=tuple(sides)))]
+    other = f", or size=({sides[0]}, {sides[1]})" if sees[1] > sees[0] else '' # Not where some are wide and some tall
     return f"fit='pad' or fit='squish' shows all of it{other}, or crop=1 more"
 
 # %% ../nbs/07_audit.ipynb #e0e3481c
@@ -223,14 +228,15 @@ def audit_table(
     pre:Preprocess=Preprocess(), # Images are decoded as they will be in training
     cache:ArrayCache=None, # Where decoded images are kept
     told:list=(), # Findings that are known already
+    validated:bool=True, # Whether a part is set aside to validate on, where the table has no split
 ) -> Audit: # Everything that was found
     "Read every image of a table, and ask every rule"
     _check_table(table)
     facts = _facts_table(table, read_facts(table.image, pre, cache))
     good = facts[facts.error.isna()]
     pre, ranges = _with_bits(good, pre)
-    rules = [_unreadable(facts), _classes(good), _names(good),
-             _splits(good), _copies(good), _groups(good), _flat(good), ranges, _shapes(good, pre)]
+    rules = [_unreadable(facts), _classes(good, validated),
+             _names(good), _splits(good), _copies(good), _groups(good), _flat(good), ranges, _shapes(good, pre)]
     rows = [*told, *(f for rule in rules for f in rule)]
     found = pd.DataFrame(rows, columns=['severity', 'kind', 'file',
         'finding', 'remedy'])

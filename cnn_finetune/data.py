@@ -623,7 +623,7 @@ def table_dls(
     check_whole('bs', bs, 1)
     if num_workers is not None: check_whole('num_workers', num_workers)
     cache = None if cache is None else ArrayCache(check_path('cache', cache))
-    found = audit_table(table, pre, cache)
+    found = audit_table(table, pre, cache, validated=valid_pct != 0)
     table, pre = with_split(found.usable(bad, leaks), valid_pct, seed), found.pre
     targets = targets_of(table.label)
     n_threads = min(8, os.cpu_count() or 1) if num_workers is None else num_workers

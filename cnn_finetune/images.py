@@ -551,7 +551,8 @@ def image_files(
     good, name = [f for f in named if os.path.isfile(f)], printable(folder)
     _say_passed(name, files, {*files} - {*named}, 'no image by name')
     _say_passed(name, files, {*named} - {*good}, 'a link that leads nowhere, or no regular file')
-    if not good: raise InputError(f'{name}: no images; add some, or remove the folder')
+    other = f', but {len(files)} other files; save them as PNG or JPEG' if files else '; add some'
+    if not good: raise InputError(f'{name}: no images{other}, or remove the folder')
     return [Path(f) for f in good]
 
 # %% ../nbs/04_images.ipynb #05cceffb

@@ -99,6 +99,7 @@ class CNNLearner(Learner):
         self.first_epoch, self.done = 0, (0, None) # Where a resumed training begins
         self.runner, self.phase_over = None, False # What carries out a plan
         self.balance = None # How rare classes are made to count, one of BALANCE
+        self.solved = None # What `solve` found last
         self.add_cb(History())
     def save(self, file, **kwargs):
         with self.whole(): return super().save(file, **kwargs)

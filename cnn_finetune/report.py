@@ -531,12 +531,14 @@ REPORTS['multilabel'] = MultiReport
 @patch
 def set_thresholds(self:CNNLearner,
     dl=None, # Loader with labels; default the validation images
+    solved:SolvedHead=None, # From `learn.solve`: its left-out answers choose, and no image is set aside
 ) -> list[float]: # One for each class, which a bundle keeps
     "Choose the thresholds of a network with several labels"
     if self.cnn.kind != 'multilabel': raise InputError('set_thresholds: is for several labels; '
         'here the likeliest class is the answer')
-    r = self.report(dl)
-    self.cnn.serving = self.cnn.serving | dict(thresholds=best_thresholds(r.targets, r.probs))
+    if solved is None: y, p = (r := self.report(dl)).targets, r.probs
+    else: y, p = solved.y, solved.scores.sigmoid()
+    self.cnn.serving = self.cnn.serving | dict(thresholds=best_thresholds(y, p))
     return self.cnn.serving['thresholds']
 
 # %% ../nbs/19_report.ipynb #69f88b25

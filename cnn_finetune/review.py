@@ -72,12 +72,13 @@ def evaluate(
     errors:str|Path=None, # Write the images that are wrong to this new CSV
     page:str|Path=None, # Write this new HTML file to look at
     label_delim:str=None, # Table: what stands between several labels of an image, such as ' '
+    mirrors:bool=False, # Ask for each image and its mirror image; twice the work
     json:bool=False, # Print JSON alone
 ) -> Report: # Of these images
     "Say how good a trained network is on images with labels"
     for path in (errors, page): path is None or refuse_existing(path, 'file')
     net = load_bundle(bundle)
-    predictor = Predictor(net)
+    predictor = Predictor(net, mirrors=mirrors)
     rows = _judged_rows(table_from(data, label_delim=label_delim), predictor, unknown)
     answers = predictor(list(rows.image))
     rows, answers = _readable(rows, answers, bad)

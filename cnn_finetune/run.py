@@ -215,7 +215,7 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
-# %% ../nbs/24_run.ipynb #f4035434
+# %% ../nbs/24_run.ipynb #3d30dd3b
 LEAKS = 'leaks.csv' # Name of the table of copies in the folder of a run
 
 class Leaks(Callback):
@@ -277,7 +277,7 @@ def _train(folder, learn, plan, every):
     try:
         with progress(learn): learn.fit_plan(plan, every=every, cbs=Leaks(folder, learn.dls),
                                              **{'resume' if begun else 'save': folder})
-        return _finish(folder, learn)
+        return _finish(folder, learn, plan)
     except KeyboardInterrupt:
         where = shlex.quote(printable(folder))
         raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {where}') from None
@@ -294,9 +294,10 @@ def _balance_line(learn):
     counts = class_counts(learn.dls)
     return f'\nbalance by {learn.balance}; {counts.min():.0f} to {counts.max():.0f} training images a class'
 
-def _finish(folder, learn):
-    several = learn.cnn.kind == 'multilabel' and len(learn.dls.valid_ds)
-    if several: learn.set_thresholds()
+def _finish(folder, learn, plan):
+    judged = len(learn.dls.valid_ds)
+    if learn.cnn.kind == 'multilabel' and (judged or plan[-1].solve):
+        learn.set_thresholds(solved=None if judged else learn.solved)
     if not (folder/'bundle').exists(): write_results(folder, learn)
     report = learn.report() if len(learn.dls.valid_ds) else None
     leaks = pd.read_csv(folder/LEAKS) if (folder/LEAKS).exists() else None
@@ -328,7 +329,8 @@ def _leave_one_out(learn):
     n = len(learn.dls.train_ds)
     found = [r['leave_one_out'] for r in learn.history.rows if 'leave_one_out' in r]
     def interval(a): return '95% interval {:.1%} to {:.1%}'.format(*accuracy_interval(round(a*n), n))
-    return [f'leave-one-out {a:.1%} (of the solved head, {n} images; {interval(a)})' for a in found]
+    what = 'every label right, ' if learn.cnn.kind == 'multilabel' else ''
+    return [f'leave-one-out {a:.1%} ({what}of the solved head, {n} images; {interval(a)})' for a in found]
 
 def _forget(folder):
     "Remove a run that has trained nothing, so that its name is free again"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PENALTIES', 'SHRINKAGES', 'SOLVERS', 'feature_scale', 'principal', 'best_temperature', 'SolvedHead', 'solve_ridge',
-           'solve_lda', 'solve_head', 'Sums', 'sums_of', 'write_head', 'can_solve', 'with_solved_head', 'logme']
+           'solve_lda', 'solve_head', 'label_curves', 'solve_labels', 'Sums', 'sums_of', 'write_head', 'can_solve',
+           'with_solved_head', 'logme']
 
 # %% ../nbs/13_solve.ipynb #171a6dc8
 import copy, math, time
@@ -72,13 +73,13 @@ class SolvedHead:
     "A linear head in closed form, with what it says about each image when made without it"
     kind:str # ridge or lda
     penalty:float # Ridge: lambda; LDA: the share a of the sphere
-    temperature:float # By which weight and bias are divided already
+    temperature:float # By which weight and bias are divided already; of several labels, one each
     mean:torch.Tensor # Of the features (d,)
     scale:torch.Tensor # Of the features (d,)
     weight:torch.Tensor # (d, C), for features by (1)
     bias:torch.Tensor # (C,)
     scores:torch.Tensor = None # Left-out logits (n, C); None if made from sums
-    y:torch.Tensor = None # Places of the classes (n,)
+    y:torch.Tensor = None # Places of the classes (n,); of several labels, 0 or 1 (n, C)
     loss:float = None # Cross-entropy of the left-out logits
     def logits(self,
         X, # Features (m, d)
@@ -89,7 +90,9 @@ class SolvedHead:
             'give features of the same network')
         return (X - self.mean)/self.scale@self.weight + self.bias
     @property
-    def correct(self): return int((self.scores.argmax(1) == self.y).sum())
+    def correct(self): # Rows; with several labels, those with every label right
+        if self.y.ndim == 1: return int((self.scores.argmax(1) == self.y).sum())
+        return int(((self.scores > 0) == (self.y > 0)).all(1).sum())
     @property
     def accuracy(self): return self.correct/len(self.y) # By leave-one-out, in [0, 1]
     @property
@@ -99,6 +102,7 @@ class SolvedHead:
         way = f'{self.kind}, penalty {self.penalty:.2g}'
         if self.scores is None: return f'solved head ({way})'
         a, b = self.interval
+        if self.y.ndim > 1: way = f'every label right; {way}'
         return (f'leave-one-out {self.accuracy:.1%} ({self.correct} of {len(self.y)}; '
                 f'95% interval {a:.1%} to {b:.1%}; {way})')
 
@@ -107,12 +111,13 @@ class _Rows:
     "Features and classes, checked, in float64, standardised"
     def __init__(self, X, y, weights=None, n_classes=None):
         X, y = torch.as_tensor(X).detach().cpu().double(), torch.as_tensor(y).detach().cpu()
-        _check_rows(X, y, n_classes)
-        self.y, n = y.long(), len(y)
+        several, n = y.ndim == 2, len(y)
+        _check_sets(X, y) if several else _check_rows(X, y, n_classes)
+        self.y = y if several else y.long()
         w = torch.ones(n) if weights is None else torch.as_tensor(weights)
         self.w = _check_weights(w.double(), n)
         self.mean, self.scale = feature_scale(X, self.w)
-        self.Y = F.one_hot(self.y, n_classes or int(self.y.max()) + 1).double()
+        self.Y = y.double() if several else F.one_hot(self.y, n_classes or int(y.max()) + 1).double()
         self.counts = self.w@self.Y
         self.root = self.w.sqrt()[:, None]
         self.A = self.root*((X - self.mean)/self.scale)
@@ -120,9 +125,7 @@ class _Rows:
 def _check_rows(X, y, n_classes=None):
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y): raise InputError(
         f'features: {tuple(X.shape)} with labels {tuple(y.shape)}; give (n, d) and (n,)')
-    odd = (~X.isfinite().all(1)).nonzero().flatten().tolist()
-    if odd: raise InputError(f'features: row {odd[0]} is not finite ({len(odd)} of {len(X)} '
-        'rows); look at that image, or take frozen=\'float32\'')
+    _check_finite(X)
     if y.is_floating_point() or len(y) and int(y.min()) < 0: raise InputError(
         'labels: give the place of each class, a whole number from 0')
     n_classes = n_classes or (int(y.max()) + 1 if len(y) else 0)
@@ -132,6 +135,17 @@ def _check_rows(X, y, n_classes=None):
         f'labels: class {len(counts) - 1}, of {n_classes} classes; count from 0')
     if counts.min() == 0: raise InputError(
         f'labels: class {int(counts.argmin())} of {n_classes} has no row; give one or more of each')
+
+def _check_sets(X, Y):
+    if X.ndim != 2 or len(X) != len(Y) or not len(Y) or not Y.shape[1]: raise InputError(
+        f'features: {tuple(X.shape)} with labels {tuple(Y.shape)}; give (n, d) and (n, classes)')
+    _check_finite(X)
+    if not ((Y == 0) | (Y == 1)).all(): raise InputError('labels: give 0 or 1 for each class')
+
+def _check_finite(X):
+    odd = (~X.isfinite().all(1)).nonzero().flatten().tolist()
+    if odd: raise InputError(f'features: row {odd[0]} is not finite ({len(odd)} of {len(X)} '
+        'rows); look at that image, or take frozen=\'float32\'')
 
 def _check_weights(w, n):
     fine = w.shape == (n,) and w.isfinite().all() and (w > 0).all()
@@ -242,6 +256,57 @@ def solve_head(
         tried = (row for k, (solve, penalties) in SOLVERS.items() if kind in ('auto', k)
                  for row in solve(rows, penalties))
         return _best(rows, tried, smoothing)
+
+# %% ../nbs/13_solve.ipynb #a63d3137
+def label_curves(
+    scores:torch.Tensor, # Left-out predictions (n, C)
+    Y:torch.Tensor, # 0 or 1 (n, C)
+    w:torch.Tensor=None, # Weights of the rows (n,); default all the same
+    smoothing:float=0., # Label smoothing of the loss that will go on from here
+    positive:torch.Tensor=None, # Weight of the rows that have a class (C,); default 1
+) -> tuple[torch.Tensor, torch.Tensor, float]: # Slopes (C,), offsets (C,), loss
+    "The slope and the offset of each class by (8), and the binary cross-entropy that they reach"
+    n_c = Y.sum(0)
+    T = torch.where(Y > 0, (n_c + 1)/(n_c + 2), 1/(len(Y) - n_c + 2))
+    T = (1 - smoothing)*T + smoothing/2
+    W = torch.ones_like(Y) if w is None else w[:, None].expand_as(Y)
+    if positive is not None: W = W*torch.where(Y > 0, positive, 1.)
+    mid, size = scores.mean(0), scores.std(0, unbiased=False).clamp(min=1e-9)
+    z = (scores - mid)/size
+    ab = torch.zeros(2, Y.shape[1], dtype=torch.float64, requires_grad=True)
+    def loss():
+        each = F.binary_cross_entropy_with_logits(z*ab[0] + ab[1], T, W, reduction='none')
+        return each.sum(0).div(W.sum(0)).sum()
+    fit = torch.optim.LBFGS([ab], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-13,
+                            line_search_fn='strong_wolfe')
+    def closure():
+        fit.zero_grad()
+        found = loss()
+        found.backward()
+        return found
+    with torch.enable_grad(): fit.step(closure)
+    a, b = ab.detach()
+    return a/size, b - a*mid/size, float(loss().detach())/Y.shape[1]
+
+# %% ../nbs/13_solve.ipynb #0a9c16a0
+def solve_labels(
+    X, # Features (n, d)
+    Y, # 0 or 1 (n, C)
+    penalties=PENALTIES, # Of which the best by leave-one-out is taken
+    weights=None, # Of the rows (n,); default all the same
+    smoothing:float=0., # Label smoothing of the loss that will go on from here
+    positive:torch.Tensor=None, # Weight of the rows that have a class (C,); default 1
+) -> SolvedHead: # With its leave-one-out predictions
+    "Ridge regression to each of several labels, with the curves (8)"
+    with one_thread():
+        rows, best = _Rows(X, Y, weights), None
+        for kind, penalty, scores, make in _ridges(rows, penalties):
+            a, b, loss = label_curves(scores, rows.Y, rows.w, smoothing, positive)
+            if best is None or loss < best[0]: best = loss, penalty, a, b, a*scores + b, make
+    loss, penalty, a, b, scores, make = best
+    weight, bias = make()
+    return SolvedHead('ridge', float(penalty), 1/a, rows.mean, rows.scale, weight*a, bias*a + b,
+                      scores, rows.y, loss)
 
 # %% ../nbs/13_solve.ipynb #c56c47ef
 class Sums:
@@ -364,11 +429,11 @@ def write_head(
 
 def can_solve(
     net:CNN, # A network
-) -> bool: # Not with several labels, nor with a head of another kind
+) -> bool: # Not with a head of another kind
     "Whether the head of a network can hold a solved head"
     try: _check_holds(net.head, net.n_features, len(net.classes))
     except InputError: return False
-    return net.kind == 'multiclass' and len(net.classes) > 1
+    return net.kind == 'multilabel' or len(net.classes) > 1
 
 _LINEAR = [nn.BatchNorm1d, nn.Dropout, nn.Linear]
 _HOLDING = _LINEAR, _LINEAR[:2] + [nn.Linear, nn.ReLU] + _LINEAR
@@ -420,14 +485,15 @@ def solve(self:CNNLearner,
     if features is None: features = self.feature_dls('head', frozen, mirrors=False)
     n = len(self.dls.train_ds)
     x, y = features.train.x[:n], features.train.y[:n]
-    if y.ndim != 1: raise InputError('solve: images with several labels; train the head')
     weights, net = _row_weights(self, y), self.cnn
-    found = solve_head(x, y, kind, weights, len(net.classes), smoothing)
+    if several := y.ndim > 1: found = _solved_labels(self, x, y, kind, weights, smoothing)
+    else: found = solve_head(x, y, kind, weights, len(net.classes), smoothing)
     adjusted = isinstance(self.loss_func, AdjustedLoss)
     if adjusted: found = _without_prior(found, self.loss_func.prior)
     write_head(net.head, found, x)
+    self.solved = found
     net.serving, net.sums = dict(cut='head', precision=frozen), None
-    if len(weights.unique()) == 1 and not adjusted:
+    if len(weights.unique()) == 1 and not adjusted and not several:
         sums = Sums(x.shape[1], net.classes, found.kind, found.penalty, found.temperature)
         net.sums = sums.add(x, [net.classes[i] for i in y.tolist()])
     return found
@@ -443,6 +509,13 @@ def hold(self:Sums,
         found = net.head(M.float().to(next(net.head.parameters()).device)).cpu()
     expected = self.solve().logits(M)
     return bool((found - expected).abs().max() < 1e-2*expected.abs().max())
+
+def _solved_labels(learn, x, y, kind, weights, smoothing):
+    if kind == 'lda': raise InputError(
+        "kind: 'lda' is for one label an image; use 'ridge' for several")
+    positive = learn.loss_func.weights if isinstance(learn.loss_func, BinaryLoss) else None
+    if positive is not None: positive = positive.detach().cpu().double()
+    return solve_labels(x, y.cpu(), PENALTIES, weights, smoothing, positive)
 
 def _without_prior(found, prior):
     "What is left of logits when the loss adds the log prior to them"
@@ -472,7 +545,7 @@ def logme(
     X, # Features (n, d)
     y, # Places of the classes (n,)
     steps:int=20, # Of the fixed point
-) -> float: # By (9), the higher the better
+) -> float: # By (10), the higher the better
     "Logarithm of the evidence of a linear model, a mean over classes and images"
     with one_thread():
         rows = _Rows(X, y)

@@ -8,7 +8,7 @@ __all__ = ['SPLIT_WORDS', 'LABELS', 'TEXTURES', 'NAMED', 'SOURCES', 'split_of', 
            'table_from_mnist', 'with_groups', 'table_from']
 
 # %% ../nbs/06_tables.ipynb #73fe3970
-import ast, csv, json, os, re, warnings
+import csv, json, os, re, warnings
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -181,7 +181,7 @@ def table_from_frame(
     label_delim:str=None, # What stands between several labels of an image, such as ' '
 ) -> pd.DataFrame: # Columns image, label, split, and group if the frame has it
     "List the images that a data frame names"
-    file_col = _named_column(frame, file_col)
+    file_col, label_col = _named_column(frame, file_col), _named_column(frame, label_col)
     marks = _class_columns(frame, label_col)
     for col in (file_col, *(marks or [label_col])): _check_column(frame, col, name)
     images = [*frame[file_col]]
@@ -200,12 +200,14 @@ def table_from_frame(
         labels, split)
     return table if group is None else with_groups(table, group, frame)
 
-_COLUMNS = 'image', 'file_name', 'filename', 'path', 'filepath', 'image_path'
+_COLUMNS = dict(file='file image img file_name filename path filepath image_path image_file'.split(),
+                label='label labels class class_name category target'.split())
 
-def _named_column(frame, file_col):
-    known = [c for c in frame
-        if str(c).lower() in _COLUMNS] if file_col == 'file' else []
-    return known[0] if file_col not in frame and len(known) == 1 else file_col
+def _named_column(frame, col):
+    "A column under its usual other names, if there is one of them"
+    if not isinstance(col, str) or col in frame: return col
+    known = [c for c in frame if str(c).strip().lower() in _COLUMNS.get(col, ())]
+    return known[0] if len(known) == 1 else col
 
 def _check_column(frame, col, name):
     columns = [*frame.columns]
@@ -232,11 +234,21 @@ def _labels(values, delim):
     return [(l,) if several and isinstance(l, str) else l for l in labels]
 
 def _read_lists(values, delim):
-    "Lists that a CSV holds as text, such as \"['cat', 'cup']\", are lists again"
+    "Lists, tuples, sets and arrays that a CSV holds as text, such as \"['cat', 'cup']\", are lists again"
     values = [*values]
-    if delim is not None or not all(isinstance(v, str) and re.fullmatch(r'\s*\[.*\]\s*', v) for v in values): return values
-    try: return [[*ast.literal_eval(v.strip())] for v in values]
-    except (ValueError, SyntaxError): return values
+    if delim is not None or not all(isinstance(v, str) and _LIST.fullmatch(v) for v in values): return values
+    lists = any(v.strip()[0] in '[s' or re.search('[\'",]', v) for v in values) # Else names in brackets
+    return [_items(v) for v in values] if lists else values
+
+_LIST = re.compile(r'\s*(\[.*\]|\{.*\}|\(.*\)|(frozen)?set\(.*\))\s*', re.S)
+_QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.S)
+
+def _items(text):
+    inside = re.sub(r'np\.\w+\(([^()]*)\)', r'\1', text).strip()
+    inside = re.sub(r'^(frozenset|set)?[\[({]+|[\])}]+$', '', inside)
+    quoted = [re.sub(r'\\(.)', r'\1', a or b) for a, b in _QUOTED.findall(inside)]
+    plain = inside.split(',') if ',' in inside else inside.split()
+    return quoted or [t.strip() for t in plain if t.strip()]
 
 def _say_joined(labels):
     known = {l for l in labels if isinstance(l, str)}
@@ -265,15 +277,23 @@ def _marked(marks):
     return [l for l, in labels]
 
 def _refuse_numbers(labels, place):
-    several = {l for l in labels if l is not None}
-    if len(several) <= max(10, len(labels)/2) or not all(map(_is_number, several)): return
-    if all(float(l).is_integer() for l in several): return
-    raise InputError(f'{place} holds {len(several)} numbers, such as {min(several)}; a number for each image (regression) '
-                     'is not supported: cut it into classes, as pandas.cut does')
+    names = [t for l in labels if l is not None for t in ([l] if isinstance(l, str) else l)]
+    counts = pd.Series(names, dtype=object).value_counts()
+    numbers = {t: v for t in counts.index if (v := _number(t)) is not None}
+    if len(numbers) < max(1, .9*len(counts)): return
+    what = f'{place} holds {len(numbers)} numbers, such as {min(numbers)}'
+    if all(v.is_integer() for v in numbers.values()):
+        uneven = len(numbers) > 20 and len(names) < 20*len(numbers) and counts.max() > 2*counts.min()
+        if uneven: warnings.warn(f'{what}; each is read as a class of its own; {_CUT} if they are quantities')
+    elif len(numbers) <= max(10, len(labels)/2): warnings.warn(
+        f'{what}; each is read as a class of its own, whatever their order; {_CUT} if there are to be fewer')
+    else: raise InputError(f'{what}; a number for each image (regression) is not supported: {_CUT[:-1]}')
 
-def _is_number(label):
-    try: return isinstance(label, str) and np.isfinite(float(label))
-    except ValueError: return False
+_CUT = 'cut them into classes, as pandas.cut does,'
+
+def _number(label):
+    try: return float(label.strip().rstrip('%').replace(',', '.', 1))
+    except ValueError: return None
 
 # %% ../nbs/06_tables.ipynb #312da30c
 def _located(images, folder, suffix):
@@ -300,7 +320,10 @@ def _elsewhere(name, folder, first):
         found = folder.joinpath(*parts[k:])
         if found.exists(): return found if name != parts[-1] else None
 
+_ADDRESS = re.compile(r'\w+://')
+
 def _hint(name, folder, suffix):
+    if _ADDRESS.match(name): raise InputError(f'{printable(name)}: an address; download the images, and give their folder')
     endings = [f.suffix for f in (folder/name).parent.glob(f'{Path(name).name}.*')
                if f.suffix.lower() in image_endings()] if (folder/name).parent.is_dir() else []
     if endings:
@@ -617,6 +640,7 @@ def table_from(
         raise InputError(f'source: a {type(source).__name__}; '
         f'give a folder, a CSV, a data frame, or one of {", ".join(SOURCES)}')
     path, name = check_path('source', source), str(source)
+    if _ADDRESS.match(name): raise InputError(f'source: {printable(name)}: an address; download it, and give the folder or the table')
     if name.startswith(NAMED):
         name = check_one_of('source', name[len(NAMED):], SOURCES)
     elif path.exists() or name not in SOURCES: name = None
@@ -647,7 +671,7 @@ def _described(path, columns):
     if not found: return None
     label_col = columns['label_col']
     frames = [_READERS.get(f.suffix, _read_csv)(f)[0] for _, f in found]
-    if not all(label_col in frame for frame in frames):
+    if not all(_named_column(frame, label_col) in frame for frame in frames):
         if _subfolders(path): return None
         raise InputError(f'{printable(found[0][1])}: no column {label_col!r} but {[*frames[0].columns]}; '
                          'name it with label_col')
