@@ -41,23 +41,23 @@ def loo_scores(
     kept = np.arange(len(y)) if keep is None else np.flatnonzero(keep)
     ridge = _Ridge(x, np.eye(classes)[y], kept)
     scores = np.concatenate([ridge.predict(b) for b in _blocks(np.arange(len(y)))])
-    for b in _blocks(kept): scores[b] = ridge.Y[b] - ridge.left_out(b, [ridge.best])[0]
-    for g in _members(groups): 
-        if len(g := np.intersect1d(g, kept)): scores[g] = ridge.Y[g] - ridge.left_out_together(g)
+    for b in _blocks(kept): scores[b] = ridge.left_out(b)
+    for g in _members(groups):
+        if len(g := np.intersect1d(g, kept)): scores[g] = ridge.left_out_together(g)
     return scores
 
 # %% ../nbs/20_inspect.ipynb #42bac31c
 class _Ridge:
-    "Ridge regression on some rows, in the axes of their features, a block of rows at a time"
+    "Ridge regression on some rows, a block of rows at a time"
     def __init__(self, x, Y, kept):
-        self.x, self.Y, self.prior, self.n = x, Y, Y[kept].mean(0), len(kept)
-        self.mean = sum(x[b].sum(0, dtype=np.float64) for b in _blocks(kept))/self.n
-        V, s = self._axes(kept)
-        self.W, penalties = V/np.sqrt(s), s.mean()*10.**np.arange(-3, 3.1, .5)
-        self.shrink = s[:, None]/(s[:, None] + penalties)
-        self.q = sum(self.u(b).T @ (Y[b] - self.prior) for b in _blocks(kept))
-        every = range(len(penalties))
-        self.best = int(sum((self.left_out(b, every)**2).sum((1, 2)) for b in _blocks(kept)).argmin())
+        self.x, self.Y, self.prior, self.own = x, Y, Y[kept].mean(0), 1/len(kept)
+        self.mean = sum(x[b].sum(0, dtype=np.float64) for b in _blocks(kept))/len(kept)
+        s, self.V = self._axes(kept)
+        self.fit = RidgeFit(s, self.V, sum(P.T@T for P, T in map(self.rows, _blocks(kept))))
+        penalties = s.mean()*10.**torch.arange(-3, 3.1, .5, dtype=torch.float64)
+        errors = sum(torch.stack([self.fit.left_out(P, T, self.own, p).square().sum()
+            for p in penalties]) for P, T in map(self.rows, _blocks(kept)))
+        self.best = penalties[errors.argmin()]
     def _axes(self, kept):
         if len(kept) < self.x.shape[1]: _, s, V = principal(torch.from_numpy(self.x[kept] - self.mean))
         else:
@@ -65,19 +65,14 @@ class _Ridge:
             s, V = torch.linalg.eigh(torch.from_numpy(gram))
         good = s > 1e-12*s[-1]
         if not s[-1] > 0: raise InputError('x: all features are equal; check the images')
-        return V[:, good].numpy(), s[good].numpy()
-    def u(self, rows): return (self.x[rows] - self.mean) @ self.W
-    def predict(self, rows): return (self.u(rows)*self.shrink[:, self.best]) @ self.q + self.prior
-    def left_out(self, rows, penalties):
-        "Residuals (penalties, rows, classes) by (2)"
-        u, rest = self.u(rows), self.Y[rows] - self.prior
-        h = (u*u) @ self.shrink + 1/self.n
-        return np.stack([(rest - (u*self.shrink[:, k]) @ self.q)/(1 - h[:, [k]]) for k in penalties])
-    def left_out_together(self, rows):
-        "Residuals (rows, classes) by (3)"
-        u = self.u(rows)
-        h = (u*self.shrink[:, self.best]) @ u.T + 1/self.n
-        return np.linalg.solve(np.eye(len(rows)) - h, self.Y[rows] - self.predict(rows))
+        return s[good], V[:, good]
+    def rows(self, b): return (torch.from_numpy(self.x[b] - self.mean)@self.V,
+                               torch.from_numpy(self.Y[b] - self.prior))
+    def predict(self, b): return (self.rows(b)[0]@self.fit.coefficients(self.best)).numpy() + self.prior
+    def left_out(self, b):
+        return self.Y[b] - self.fit.left_out(*self.rows(b), self.own, self.best).numpy()
+    def left_out_together(self, b):
+        return self.Y[b] - self.fit.left_out_together(*self.rows(b), self.own, self.best).numpy()
 
 def _blocks(rows, n=2048): return np.split(rows, range(n, len(rows), n))
 
