@@ -8,6 +8,7 @@ usage: python tools/frameworks.py list
 
 The package imports none of these frameworks. `nbs/tutorials/four_frameworks.ipynb` uses this file."""
 import argparse, inspect, json, os, re, subprocess, sys, tempfile, textwrap
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from packaging.requirements import Requirement
@@ -71,7 +72,9 @@ def wrong_versions(
 
 def _found(python, names):
     if Path(python) != Path(sys.executable):
-        out = subprocess.run([python, '-c', VERSIONS, *names], stdout=subprocess.PIPE, text=True)
+        try: out = subprocess.run([python, '-c', VERSIONS, *names], stdout=subprocess.PIPE, text=True)
+        except OSError as e: raise InputError(f'{python}: does not run ({e.strerror}); delete the '
+                                              'folder of this environment and make it again') from e
         return json.loads(out.stdout or '{}')
     return {d.metadata['Name']: d.version for d in map(_distribution, names) if d}
 
@@ -134,7 +137,9 @@ class Framework:
         f, # A function that names only what is imported or defined there
     ): # The same function
         "Send a function's source to the framework, to be called as `framework.name(...)`"
-        source = textwrap.dedent(inspect.getsource(f))
+        try: source = textwrap.dedent(inspect.getsource(f))
+        except (OSError, TypeError) as e: raise InputError(
+            f'{self.name}: {f!r} has no source to send; write it with def in a cell or a file') from e
         source = re.sub(r'\A(@.*\n)+', '', source)
         self.waiting.append(dict(define=source, file=f'<{f.__name__} in {self.name}>'))
         return f
@@ -146,7 +151,9 @@ class Framework:
     def _call(self, name, args, kwargs):
         if self.missing: raise InputError(self.missing)
         if self.process is None: self._start()
-        while self.waiting: self._ask(self.waiting.pop(0))
+        while self.waiting:
+            self._ask(self.waiting[0])
+            self.waiting.pop(0)
         reply = self._ask(dict(call=name, args=args, kwargs=kwargs))
         self.wall, self.cpu = reply['wall'], reply['cpu']
         return reply['value']
@@ -165,19 +172,22 @@ class Framework:
             print(write(self.scratch.name, 'request', request), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()
         except BrokenPipeError: line = ''
-        if not line: raise FrameworkError(f'{self.name}: the process ended. {self._last_words()}')
+        except TypeError as e: raise InputError(
+            f'{self.name}: {e}; send dicts, lists, text, numbers and arrays') from e
+        if not line: raise FrameworkError(f'{self.name}: the process ended with '
+                                          f'{self.process.wait()}. {self._last_words()}')
         reply = read(self.scratch.name, 'answer', line)
         if 'error' in reply: raise FrameworkError(f"{self.name}: {reply['error']}")
         return reply
 
     def _last_words(self):
         self.log.seek(0)
-        return self.log.read()[-300:].strip()
+        return ''.join(self.log.readlines()[-1:]).strip()[-300:]
 
     def close(self):
         "End the process"
         if self.process is None: return
-        self.process.stdin.close()
+        with suppress(BrokenPipeError): self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
         self.log.close()
