@@ -1,4 +1,4 @@
-"""Compare a GPU with the CPU beside it: the pass, the head, two phases, in float32 and bfloat16.
+"""Compare a GPU with the CPU beside it: the pass, the solved head, a phase after it, in float32 and bfloat16.
 
     python tools/gpu_check.py [--images 256] [--size 224] [--out check.json]
 
@@ -57,7 +57,7 @@ def apart(a, b): return float((a - b).norm()/b.norm())
 
 
 def trained(photos, device, **given):
-    "A head phase and a second phase: the history, and seconds."
+    "A solved head and a phase after it: the learner, and seconds."
     dls = image_dls(photos, size=given.pop('size'), bs=32, seed=0, flip=False)
     learn = cnn_learner(dls.to(torch.device(device)), seed=0).remove_cb(ProgressCallback)
     start = time.perf_counter()
@@ -96,7 +96,8 @@ def main():
                        (('cpu', 'float32'), ('cuda', 'float32'), ('cuda', 'bf16'))]
             probs = [np.array([list(a.probabilities.values()) for a in some]) for some in answers]
             report['phases'][f'{device} {precision}'] = dict(
-                seconds=round(seconds, 2), accuracy=float(learn.report().accuracy),
+                seconds=round(seconds, 2), leave_one_out=float(learn.history.rows[0]['leave_one_out']),
+                accuracy=float(learn.report().accuracy),
                 bundle_cuda_apart=float(np.abs(probs[1] - probs[0]).max()),
                 bundle_bf16_apart=float(np.abs(probs[2] - probs[0]).max()),
                 bundle_same_labels=[sum(a.label == b.label for a, b in zip(answers[0], other)) for other in answers[1:]])
