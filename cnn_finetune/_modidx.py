@@ -362,6 +362,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'cnn_finetune/export.py'),
                                      'cnn_finetune.export.KerasTwin._BatchNormAct2d': ( 'export.html#kerastwin._batchnormact2d',
                                                                                         'cnn_finetune/export.py'),
+                                     'cnn_finetune.export.KerasTwin._Beside': ('export.html#kerastwin._beside', 'cnn_finetune/export.py'),
                                      'cnn_finetune.export.KerasTwin._Conv2d': ('export.html#kerastwin._conv2d', 'cnn_finetune/export.py'),
                                      'cnn_finetune.export.KerasTwin._Conv2dSame': ( 'export.html#kerastwin._conv2dsame',
                                                                                     'cnn_finetune/export.py'),

@@ -133,6 +133,11 @@ class KerasTwin:
         y = self._Sequential(m, x, name)
         return self.L.Add(name=f'{name}_add')([x, y]) if m.has_skip else y
     _DepthwiseSeparableConv = _InvertedResidual
+    def _Beside(self, m, x, name):
+        y, L = self(m.stage, x[..., :m.n], f'{name}_stage'), self.L
+        means = L.GlobalAveragePooling2D(keepdims=True, name=f'{name}_mean')(x)
+        means = L.UpSampling2D(tuple(y.shape[1:3]), name=f'{name}_means')(means)
+        return L.Concatenate(name=name)([y, means])
     def _Identity(self, m, x, name): return x
     def _Dropout(self, m, x, name): return self.L.Dropout(m.p, name=name)(x)
     def _ReLU(self, m, x, name): return self.L.ReLU(name=name)(x)
