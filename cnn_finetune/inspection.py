@@ -20,7 +20,6 @@ from fastcore.basics import patch
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.optimize import minimize
 from scipy.special import expit, softmax
 from .core import *
 from .data import *
@@ -155,16 +154,8 @@ def answer_probabilities(
     Y:np.ndarray, # 1 for yes, 0 for no (n, classes)
 ) -> np.ndarray: # Probabilities of yes (n, classes)
     "Platt's scaling of each class"
-    return np.stack([_platt(s, y) for s, y in zip(scores.T, Y.T)], 1)
-
-def _platt(s, y):
-    z, n = (s - s.mean())/max(s.std(), 1e-9), y.sum()
-    t = np.where(y > 0, (n + 1)/(n + 2), 1/(len(y) - n + 2))
-    def loss(w):
-        u, p = w[0]*z + w[1], expit(w[0]*z + w[1])
-        return (np.logaddexp(0, u) - t*u).sum(), np.array([((p - t)*z).sum(), (p - t).sum()])
-    a, b = minimize(loss, np.zeros(2), jac=True, method='BFGS').x
-    return expit(a*z + b)
+    a, b, _ = label_curves(torch.from_numpy(scores), torch.from_numpy(Y))
+    return expit(scores*a.numpy() + b.numpy())
 
 # %% ../nbs/20_inspect.ipynb #5b76caf1
 def nearest_images(
@@ -487,17 +478,10 @@ def outliers(
     return last < low - 2*(high - low)
 
 # %% ../nbs/20_inspect.ipynb #dffdc76a
-class _Both(nn.Module):
-    "The mean of what a stage gives, and of what it is given"
-    def __init__(self, stage, pool): super().__init__(); self.stage, self.pool = stage, pool
-    def forward(self, x): return torch.cat([self.pool(self.stage(x)), self.pool(x).flatten(1)], 1)
-
-def _plain_features(learn, rows, both=False):
-    "Features of the rows of a table, as the head gets them, without mirror images; both: of the two last stages"
+def _plain_features(learn, rows):
+    "Features of the rows of a table, as the head gets them, without mirror images"
     net, dls = learn.cnn, learn.dls
-    part = nn.Sequential(*net.below(net.names[-2]), _Both(net.stages[net.names[-2]], net.pool)
-        ) if both and len(net.stages) > 1 else net.below('head')
-    function = FrozenFunction(part, probe_images(net), rule_precision(net))
+    function = FrozenFunction(net.below('head'), probe_images(net), rule_precision(net))
     data = ImageSet(rows, dls.pre, cache=dls.cache)
     kept = dls.cache is not None and data.digests is not None
     x = (kept_features(function, dls, data) if kept else
@@ -714,17 +698,17 @@ def inspect(self:CNNLearner,
     "Find wrong labels, copies, leaks and odd images by the features of one pass"
     rows = _rows(self.dls, test)
     if len(rows) < 3: raise InputError(f'inspect: {len(rows)} images; give 3 or more')
-    x, n = _plain_features(self, rows, both=True), self.cnn.n_features
-    near, cosine = nearest_images(x[:, :n], max(k, VOTERS))
+    x = _plain_features(self, rows)
+    near, cosine = nearest_images(x, max(k, VOTERS))
     thumbs = _thumbs_of(self.dls, rows.image)
     pairs = find_copies(thumbs, near[:, :3], rows.get('digest'))
     groups, facts = copy_groups(pairs, len(x)), image_facts(thumbs)
     judge = _judged_one if self.dls.targets.kind == 'multiclass' else _judged_several
-    labels, known, note = judge(self.dls, rows, x, n, (near, cosine), _joined(groups, rows.get('group')))
+    labels, known, note = judge(self.dls, rows, signed_root(x), (near, cosine), _joined(groups, rows.get('group')))
     table = _image_table(rows, labels, near[:, :k], cosine[:, :k], groups, facts)
     return Inspection(table, _findings(table, pairs, note(table, pairs)), pairs, near[:, :k],
         classes=self.dls.vocab, thumbs=thumbs, test=None if test else _test_rows(self.dls),
-        places=image_map(x[:, :n]), **known)
+        places=image_map(x), **known)
 
 @patch
 def class_forecast(self:Inspection,
@@ -745,21 +729,20 @@ def _rows(dls, test=False):
         'inspect: these loaders have no table of images; make them with image_dls')
     return dls.table[dls.table.split.ne('test') | test].reset_index(drop=True)
 
-def _judged_one(dls, rows, x, n, near, together):
+def _judged_one(dls, rows, x, near, together):
     "Labels, what else is known, and what leaks flatter, where every image has one label"
-    y, bent = dls.targets.encode(list(rows.label)).numpy(), curved(signed_root(x))
+    y, bent = dls.targets.encode(list(rows.label)).numpy(), curved(x)
     judged = second_look(bent, y, loo_scores(bent, y, dls.c, together), together)
     labels = label_table(with_votes(judged, y, *near, together), y)
-    x = signed_root(x[:, :n])
     scores, points = loo_scores(x, y, dls.c, together), _judged_parts(x, y, dls.c, seed=42)
     labels['predicted'] = [dls.vocab[i] for i in labels.predicted]
     known = dict(forecast=forecast(_curve(points)), curves=_class_curves(points, dls.vocab),
                  accuracy=float((scores.argmax(1) == y).mean()))
     return labels, known, lambda table, pairs: _without_leaks(x, y, table, pairs, dls.c)
 
-def _judged_several(dls, rows, x, n, near, together):
+def _judged_several(dls, rows, x, near, together):
     "The same where an image may have several labels"
-    Y, x = dls.targets.encode(list(rows.label)).numpy().astype(np.float64), signed_root(x[:, :n])
+    Y = dls.targets.encode(list(rows.label)).numpy().astype(np.float64)
     labels = answer_table(x, Y, together)
     labels['predicted'] = [tuple(c for c, a in zip(dls.vocab, row) if a) for row in labels.answers]
     right = float(((_left_out(x, Y, together) > .5) == (Y > 0)).mean())

@@ -397,7 +397,7 @@ class Beside(nn.Module):
         y, means = self.stage(x[:, :self.n]), x.mean((2, 3), keepdim=True)
         return torch.cat([y, means.expand(-1, -1, *y.shape[2:])], 1)
 
-def _with_pooled(stages, pooled, pre):
+def _pooled_stages(stages, pooled, pre):
     upper = [*stages][-min(check_whole('pooled', pooled, 1), len(stages)):][1:]
     if not upper: return stages
     x = torch.zeros(1, pre.channels, 224, 224)
@@ -471,12 +471,12 @@ def _names(classes):
     if classes: return classes
     raise InputError('classes: none; give one name or more')
 
-def _body(arch, pre, pretrained, weights, pooled=1):
+def _body(arch, pre, pretrained, weights, pooled):
     find_arch(arch) if not isinstance(arch, str) else None
     if '+' in arch: return _joined(arch, pre, pretrained, weights, pooled)
     stages = create_stages(arch, pre, pretrained, weights)
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return InputNorm(pre), _with_pooled(stages, pooled, pre), pool
+    return InputNorm(pre), _pooled_stages(stages, pooled, pre), pool
 
 def _n_features(net):
     x = torch.zeros(1, net.pre.channels, *net.pre.size)

@@ -73,16 +73,18 @@ def _learner(source, settings):
 def _chosen(source, settings):
     "What a sample of the images chose, of what was left open"
     learn = _learner(source, settings)
+    larger = [a for a in LARGER if importlib.util.find_spec(PACKAGED[a])]
     free = settings['arch'] == DEFAULT_ARCH and not any(settings[k] for k in ('weights', 'start'))
-    archs = [DEFAULT_ARCH, *LARGER] if free and settings['pretrained'] else [settings['arch']]
+    archs = [DEFAULT_ARCH, *larger] if free and settings['pretrained'] else [settings['arch']]
     sizes = SIZES if settings['size'] is None and settings['start'] is None else [learn.cnn.pre.size]
     choice = learn.choose(settings['minutes'], archs, sizes)
     chosen = settings | dict(arch=choice.arch, size=choice.size, minutes=None) | choice.settings
-    learn, plan = prepare(source, chosen)
-    return learn, replace(plan, why=choice.why)
+    if (choice.arch, Preprocess(choice.size).size) != (learn.cnn.arch, learn.cnn.pre.size):
+        learn = _learner(source, chosen)
+    return learn, replace(learn.plan(**_given(ready_plan, chosen)), why=choice.why)
 
-LARGER = [a for a in ('efficientnet_lite2',) if importlib.util.find_spec(PACKAGED[a])]
-SIZES = [128, 224] # Pixels; what `fit --method auto` asks about
+LARGER = ['efficientnet_lite2'] # What `fit --method auto` asks about besides the default, if installed
+SIZES = [128, 224] # Pixels, likewise
 
 # %% ../nbs/24_run.ipynb #acba5f29
 def run_config(

@@ -573,7 +573,7 @@ def _best_line(compared):
 def _depth(learn, best, budget, n):
     "Which stages learn, and for how many epochs"
     if best.low > .99: return dict(method='solve'), (f'solve: right in {best.low:.1%} at the least (95 %)',)
-    stages = learn.by_stage(n, best['size'])
+    stages = learn.by_stage(n, best.arch, best['size'])
     upper, lower = stages.iloc[0], stages.iloc[min(1, len(stages) - 1)]
     method = 'lp_ft' if lower.alone > upper.alone else 'top'
     said = f'{upper.stage} alone {upper.alone:.1%}, {lower.stage} alone {lower.alone:.1%}'

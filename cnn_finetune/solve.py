@@ -626,10 +626,7 @@ def _sample(self:CNNLearner, n):
     return pd.concat(picked)
 
 def _tried(learn, rows, arch, size):
-    own, dls = learn.cnn.pre, learn.dls
-    keep = {k: getattr(own, k) for k in ('mode', 'fit', 'background', 'padding', 'bits', 'max_pixels')}
-    pre = pretrained_preprocess(arch, size=size, **keep)
-    net = CNN(arch, pre, dls.vocab, pooled=learn.cnn.pooled).to(dls.device)
+    dls, net = learn.dls, _candidate(learn, arch, size, learn.cnn.pooled)
     start = time.perf_counter()
     x, y = _seen(learn, rows, net)
     seconds = (time.perf_counter() - start)*len(dls.train_ds)/len(rows)
@@ -637,6 +634,13 @@ def _tried(learn, rows, arch, size):
     low, high = found.interval
     return dict(arch=arch, size=size, leave_one_out=found.accuracy, low=low, high=high,
                 logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)
+
+def _candidate(learn, arch, size, pooled):
+    "A pretrained network for the images of a learner"
+    own, dls = learn.cnn.pre, learn.dls
+    keep = {k: getattr(own, k) for k in ('mode', 'fit', 'background', 'padding', 'bits', 'max_pixels')}
+    pre = pretrained_preprocess(arch, size=size, **keep)
+    return CNN(arch, pre, dls.vocab, pooled=pooled).to(dls.device)
 
 def _seen(learn, rows, net):
     "Features of some images, with their classes"
@@ -649,12 +653,14 @@ def _seen(learn, rows, net):
 @patch
 def by_stage(self:CNNLearner,
     n:int=500, # Training images that are looked at, at most, the same share of each class
+    arch:str=None, # Another network, with its pretrained weights; default that of the learner
     size:int=None, # Of the images, pixels; default that of the learner
 ) -> pd.DataFrame: # A row a stage, the highest first
     "How well the pooled output of each stage tells the classes apart, by leave-one-out"
-    stages = [*self.cnn.stages]
-    net = with_pooled(self.cnn, len(stages)).to(self.dls.device)
-    if size is not None: net.pre = replace(net.pre, size=size)
+    own, size = arch in (None, self.cnn.arch), size or self.cnn.pre.size
+    if own: net = with_pooled(self.cnn, len(self.cnn.stages)).to(self.dls.device)
+    else: net = _candidate(self, arch, size, 99)
+    net.pre, stages = replace(net.pre, size=size), [*net.stages]
     x, y = _seen(self, self._sample(check_whole('n', n, 2)), net)
     lower, C = [s[0].n for s in [*net.stages.values()][1:]], len(net.classes)
     parts = x.split([net.n_features - sum(lower), *lower[::-1]], 1)
