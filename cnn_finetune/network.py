@@ -395,7 +395,8 @@ class Beside(nn.Module):
         x:torch.Tensor, # A map (b, n + V, h, w)
     ) -> torch.Tensor: # (b, channels + n + V, h', w'): the stage's output, then the means
         y, means = self.stage(x[:, :self.n]), x.mean((2, 3), keepdim=True)
-        return torch.cat([y, means.expand(-1, -1, *y.shape[2:])], 1)
+        # A sum spreads the means: LiteRT cannot open what `expand` becomes
+        return torch.cat([y, means + torch.zeros_like(y[:, :1])], 1)
 
 def _pooled_stages(stages, pooled, pre):
     upper = [*stages][-min(check_whole('pooled', pooled, 1), len(stages)):][1:]
