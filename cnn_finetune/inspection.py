@@ -59,9 +59,9 @@ class _Ridge:
         s, self.V = self._axes(kept)
         self.fit = RidgeFit(s, self.V, sum(P.T@T for P, T in map(self.rows, _blocks(kept))))
         penalties = s.mean()*10.**torch.arange(-3, 3.1, .5, dtype=torch.float64)
-        errors = sum(torch.stack([self.fit.left_out(P, T, self.own, p).square().sum()
-            for p in penalties]) for P, T in map(self.rows, _blocks(kept)))
-        self.best = penalties[errors.argmin()]
+        def errors(P, T): return torch.stack([self.fit.left_out(P, T, h, p).square().sum()
+            for p, h in zip(penalties, self.fit.shares(P, self.own, penalties))])
+        self.best = penalties[sum(errors(*self.rows(b)) for b in _blocks(kept)).argmin()]
     def _axes(self, kept):
         if len(kept) < self.x.shape[1]: _, s, V = principal(torch.from_numpy(self.x[kept] - self.mean))
         else:
@@ -74,7 +74,9 @@ class _Ridge:
                                torch.from_numpy(self.Y[b] - self.prior))
     def predict(self, b): return (self.rows(b)[0]@self.fit.coefficients(self.best)).numpy() + self.prior
     def left_out(self, b):
-        return self.Y[b] - self.fit.left_out(*self.rows(b), self.own, self.best).numpy()
+        P, T = self.rows(b)
+        h, = self.fit.shares(P, self.own, [self.best])
+        return self.Y[b] - self.fit.left_out(P, T, h, self.best).numpy()
     def left_out_together(self, b):
         return self.Y[b] - self.fit.left_out_together(*self.rows(b), self.own, self.best).numpy()
 

@@ -61,13 +61,18 @@ class RidgeFit:
         penalty:float, # Above 0, with the sum over all rows as its scale
     ) -> torch.Tensor: # (r, C), for rows in the axes
         return self.PT/(self.s + penalty)[:, None]
+    def shares(self,
+        P:torch.Tensor, # Some of the rows (m, r), in the axes
+        own, # Share of each in the mean, (m,) or one number
+        penalties, # k numbers above 0
+    ) -> torch.Tensor: # The share of each row in its own prediction, by (4), (k, m)
+        return own + (P.square()@torch.stack([1/(self.s + p) for p in penalties], 1)).T
     def left_out(self,
         P:torch.Tensor, # Some of the rows (m, r), in the axes
         T:torch.Tensor, # Their targets (m, C)
-        own, # Share of each in the mean, (m,) or one number
+        h:torch.Tensor, # From `shares`, for this penalty (m,)
         penalty:float,
     ) -> torch.Tensor: # Residuals (m, C), each row left out by itself
-        h = own + P**2@(1/(self.s + penalty))
         return (T - P@self.coefficients(penalty))/(1 - h)[:, None]
     def left_out_together(self,
         P:torch.Tensor, # Some of the rows (m, r), in the axes
@@ -137,7 +142,7 @@ class SolvedHead:
 
 # %% ../nbs/13_solve.ipynb #63c6de8b
 class _Rows:
-    "Features and classes, checked, in float64, standardised"
+    "Features and classes, checked, in float64; the features by (1), in their principal axes"
     def __init__(self, X, y, weights=None, n_classes=None):
         X, y = torch.as_tensor(X).detach().cpu().double(), torch.as_tensor(y).detach().cpu()
         several, n = y.ndim == 2, len(y)
@@ -149,7 +154,12 @@ class _Rows:
         self.Y = y.double() if several else F.one_hot(self.y, n_classes or int(y.max()) + 1).double()
         self.counts = self.w@self.Y
         self.root = self.w.sqrt()[:, None]
-        self.A = self.root*((X - self.mean)/self.scale)
+        self.d = len(self.mean)
+        A = (X - self.mean).div_(self.scale).mul_(self.root)
+        del X
+        self.P, s, V = principal(A)
+        T = self.root*(self.Y - self.counts/n)
+        self.fit, self.T = RidgeFit(s, V, self.P.T@T), T
 
 def _check_rows(X, y, n_classes=None):
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y): raise InputError(
@@ -198,13 +208,11 @@ def solve_ridge(
         return _best(rows, _ridges(rows, penalties), smoothing)
 
 def _ridges(rows, penalties):
-    (P, s, V), n, mean = principal(rows.A), len(rows.y), rows.counts/len(rows.y)
-    T = rows.root*(rows.Y - mean)
-    fit, own = RidgeFit(s, V, P.T@T), rows.w/rows.w.sum()
-    for penalty in penalties:
-        total = n*check_number('penalties', penalty)
-        yield ('ridge', penalty, rows.Y - fit.left_out(P, T, own, total)/rows.root,
-               lambda total=total: (V@fit.coefficients(total), mean))
+    fit, n = rows.fit, len(rows.y)
+    totals = [n*check_number('penalties', penalty) for penalty in penalties]
+    for penalty, total, h in zip(penalties, totals, fit.shares(rows.P, rows.w/n, totals)):
+        yield ('ridge', penalty, rows.Y - fit.left_out(rows.P, rows.T, h, total)/rows.root,
+               lambda total=total: (fit.V@fit.coefficients(total), rows.counts/n))
 
 def _best(rows, tried, smoothing):
     def scored(kind, penalty, scores, make):
@@ -232,32 +240,32 @@ def solve_lda(
         return _best(rows, _ldas(rows, penalties), smoothing)
 
 def _ldas(rows, penalties):
-    (n, d), y, n_c = rows.A.shape, rows.y, rows.counts
-    Q, M, V, t = _within(rows)
-    sphere = t.sum().clamp(min=1e-12)/(n*d)
-    for a in penalties:
-        check_number('penalties', a, 0, 1)
-        g = 1/((1 - a)*t/n + a*sphere)
-        def make(g=g): return V@(g[:, None]*M.T), n_c.log() - M**2@g/2
-        yield 'lda', a, _lda_left_out(Q, M, y, rows.w, n_c, g, (1 - a)/n), make
+    fit, n, n_c = rows.fit, len(rows.y), rows.counts
+    M = fit.PT.T/n_c[:, None]
+    trace = fit.s.sum() - n_c@M.square().sum(1)
+    sphere = trace.clamp(min=1e-6*fit.s.sum())/rows.d
+    totals = [check_number('penalties', a, 0, 1)*sphere/(1 - a) for a in penalties]
+    for a, total, h in zip(penalties, totals, fit.shares(rows.P, 0., totals)):
+        W, k = fit.coefficients(total), n/(1 - a)
+        turn = k*torch.linalg.inv(torch.eye(len(M)) - M@W)/n_c
+        mm = M@W@turn
+        QW = rows.P@W/rows.root
+        QM = QW@turn
+        qq = k*h/rows.w + (QM*QW).sum(1)
+        def make(B=W@turn, mm=mm): return fit.V@B, n_c.log() - mm.diag()/2
+        yield 'lda', a, _lda_left_out(qq, QM, mm, rows.y, rows.w, n_c, 1/k), make
 
-def _within(rows):
-    "Rows and class means in the axes in which the scatter within the classes is diagonal"
-    few = len(rows.A) < rows.A.shape[1]
-    P, V = (principal(rows.A)[i] for i in (0, 2)) if few else (rows.A, None)
-    M = (rows.root*rows.Y).T@P/rows.counts[:, None]
-    t, E = torch.linalg.eigh(P.T@P - (rows.counts[:, None]*M).T@M)
-    return P@E/rows.root, M@E, E if V is None else V@E, t.clamp(min=0)
-
-def _lda_left_out(Q, M, y, w, n_c, g, share):
-    "Logits of each row without it; r: from the mean of its class, f: the change of the inverse"
-    i, r, n_own = torch.arange(len(y)), Q - M[y], n_c[y]
+def _lda_left_out(qq, QM, mm, y, w, n_c, share):
+    """Logits of each row without it, from the products by the inverse of (7) of row and row,
+    row and mean, mean and mean; r: row from the mean of its class, f: change of the inverse"""
+    i, n_own, rM = torch.arange(len(y)), n_c[y], QM - mm[y]
     alone = n_own - w <= 1e-9*n_own
     b = torch.where(alone, 0., w/(n_own - w))
-    u, v, rM = r**2@g, (Q*r)@g, (r*g)@M.T
+    v = qq - QM[i, y]
+    u = v - rM[i, y]
     f = share*b*n_own/(1 - share*b*n_own*u)
-    cross = (Q*g)@M.T + (f*v)[:, None]*rM
-    square = M**2@g + f[:, None]*rM**2
+    cross = QM + (f*v)[:, None]*rM
+    square = mm.diag() + f[:, None]*rM**2
     cross[i, y] -= b*v*(1 + f*u)
     square[i, y] += (b**2*u - 2*b*rM[i, y])*(1 + f*u)
     scores = cross - square/2 + n_c.log()
@@ -576,9 +584,7 @@ def logme(
     "Logarithm of the evidence of a linear model, a mean over classes and images"
     with one_thread():
         rows = _Rows(X, y)
-        P, s, _ = principal(rows.A)
-        targets, d = (rows.Y - rows.Y.mean(0)).T, rows.A.shape[1]
-        each = [_evidence(P, s, t, d, steps) for t in targets]
+        each = [_evidence(rows.P, rows.fit.s, t, rows.d, steps) for t in rows.T.T]
         return float(torch.stack(each).mean()/len(rows.y))
 
 def _evidence(P, s, t, d, steps):
