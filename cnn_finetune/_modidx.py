@@ -1172,6 +1172,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cnn_finetune.solve.best_temperature': ('solve.html#best_temperature', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.can_solve': ('solve.html#can_solve', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.feature_scale': ('solve.html#feature_scale', 'cnn_finetune/solve.py'),
+                                    'cnn_finetune.solve.in_tiles': ('solve.html#in_tiles', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.label_curves': ('solve.html#label_curves', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.logme': ('solve.html#logme', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve.principal': ('solve.html#principal', 'cnn_finetune/solve.py'),
