@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from .core import *
 from .images import *
 from .tables import *
+from .tables import _labels
 
 # %% ../nbs/07_audit.ipynb #fde90cb0
 SEVERITIES = dict(note=0, warning=3, error=1) # From mild to bad, with the exit code of a shell
@@ -232,6 +233,8 @@ def audit_table(
 ) -> Audit: # Everything that was found
     "Read every image of a table, and ask every rule"
     _check_table(table)
+    if any(isinstance(l, (list, set, np.ndarray)) for l in table.label):
+        table = table.assign(label=_labels(table.label, None))
     facts = _facts_table(table, read_facts(table.image, pre, cache))
     good = facts[facts.error.isna()]
     pre, ranges = _with_bits(good, pre)
