@@ -25,8 +25,9 @@ from .data import *
 from .features import *
 from .frozen import *
 from .learner import *
+from .network import *
 from .solve import *
-from .solve import _row_weights
+from .solve import _row_weights, _solved_labels
 
 # %% ../nbs/19_report.ipynb #2173cfce
 def accuracy_interval(
@@ -136,7 +137,7 @@ def answers(self:CNNLearner,
 # %% ../nbs/19_report.ipynb #ec5cf179
 def held_out_logits(
     X, # Features (n, d)
-    y, # Places of the classes (n,)
+    y, # Places of the classes (n,), or 0 and 1 (n, classes)
     fold, # Number of the fold of each row (n,)
     solve=solve_head, # Gives a SolvedHead for features, places, weights and the number of classes
     weights=None, # Of the rows (n,); default all the same
@@ -144,10 +145,12 @@ def held_out_logits(
 ) -> torch.Tensor: # (n, classes), each row by a head that was solved without its fold
     "What heads say of the rows that they have not seen"
     X, y, fold = torch.as_tensor(X), torch.as_tensor(y), torch.as_tensor(fold)
+    if y.ndim > 1: n_classes = y.shape[1]
     n_classes, out = n_classes or int(y.max()) + 1, None
+    def images(y): return y.sum(0) if y.ndim > 1 else torch.bincount(y, minlength=n_classes)
     for k in fold.unique():
         rest = fold != k
-        lost = (torch.bincount(y[rest], minlength=n_classes) == 0).nonzero().flatten().tolist()
+        lost = (images(y[rest]) == 0).nonzero().flatten().tolist()
         if lost: raise InputError(f'folds: all images of class {lost[0]} are in fold {int(k)}, so no head '
             'can learn it without them; give it a second group, or leave it out')
         w = None if weights is None else torch.as_tensor(weights)[rest]
@@ -160,14 +163,14 @@ def held_out_logits(
 @dataclass(frozen=True)
 class CrossValidation:
     "Each image classified by a head that has not seen its fold"
-    report:Report # Over all images
+    report:Report # Over all images; a MultiReport for several labels
     fold:np.ndarray # Number of the fold of each image (n,)
     interval:tuple # Of the accuracy, 95 %
     @property
     def accuracy(self): return self.report.accuracy
     @property
     def folds(self): # Accuracy of each fold
-        return pd.Series(self.report.predicted == self.report.targets).groupby(self.fold).mean()
+        return pd.Series(_right(self.report)).groupby(self.fold).mean()
     def __repr__(self):
         r, f = self.report, self.folds
         return (f'{len(f)}-fold cross-validated accuracy {r.accuracy:.1%} ({r.correct} of {r.n}; 95% interval '
@@ -182,8 +185,6 @@ def cross_validate(self:CNNLearner,
     features:FeatureData=None, # From `feature_dls`, if they are at hand
 ) -> CrossValidation: # Shows the accuracy; `.report` has the classes
     "Cross-validated accuracy of a solved head, on all images but those of the test"
-    if self.cnn.kind != 'multiclass': raise InputError('cross_validate: images with several labels; '
-        'validate on a part of them, with valid_pct')
     if isinstance(self.dls, FastaiData): raise InputError('cross_validate: these loaders have no table; use image_dls')
     t = self.dls.table
     t = pd.concat([t[t.split.eq(s)] for s in ('train', 'valid')], ignore_index=True)
@@ -191,14 +192,21 @@ def cross_validate(self:CNNLearner,
     if features is None: features = self.feature_dls('head', frozen or rule_precision(self.cnn), mirrors=False)
     x, y = (torch.cat([getattr(features.train, k)[:n], getattr(features.valid, k)]) for k in 'xy')
     w = _row_weights(self, y) if self.dls.weights is None else None
-    def solve(*args, **kwargs): return solve_head(*args, kind=kind, **kwargs)
+    def solve(x, y, weights, n_classes):
+        if y.ndim > 1: return _solved_labels(self, x, y, kind, weights, 0.)
+        return solve_head(x, y, kind, weights, n_classes)
     logits = held_out_logits(x, y, fold, solve, w, len(self.cnn.classes))
-    found = Report(y, logits.softmax(1), self.dls.vocab, list(t.image))
+    probs = ACTIVATIONS[self.cnn.kind](logits)
+    found = REPORTS[self.cnn.kind](y, probs, self.dls.vocab, list(t.image))
     return CrossValidation(found, fold, _interval(found, t.get('group')))
+
+def _right(report): # With several labels, every one
+    right = report.predicted == report.targets
+    return right.all(1) if right.ndim > 1 else right
 
 def _interval(report, groups, draws=1000, seed=42):
     if groups is None: return report.interval
-    right = pd.Series(report.predicted == report.targets).groupby(groups.to_numpy()).agg(['sum', 'count'])
+    right = pd.Series(_right(report)).groupby(groups.to_numpy()).agg(['sum', 'count'])
     drawn = np.random.default_rng(seed).integers(0, len(right), (draws, len(right)))
     hit, n = (right[c].to_numpy()[drawn].sum(1) for c in ('sum', 'count'))
     return tuple(map(float, np.quantile(hit/n, (.025, .975))))
