@@ -165,12 +165,11 @@ class _Rows:
         self.Y = y.double() if several else F.one_hot(self.y, n_classes or int(y.max()) + 1).double()
         self.counts = self.w@self.Y
         self.root = self.w.sqrt()[:, None]
-        self.d = len(self.mean)
+        self.T = self.root*(self.Y - self.counts/n)
         A = (X - self.mean).div_(self.scale).mul_(self.root)
-        del X
+        del X # Two copies are enough
         self.P, s, V = principal(A)
-        T = self.root*(self.Y - self.counts/n)
-        self.fit, self.T = RidgeFit(s, V, self.P.T@T), T
+        self.fit = RidgeFit(s, V, self.P.T@self.T)
 
 def _check_rows(X, y, n_classes=None):
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y): raise InputError(
@@ -254,7 +253,7 @@ def _ldas(rows, penalties):
     fit, n, n_c = rows.fit, len(rows.y), rows.counts
     M = fit.PT.T/n_c[:, None]
     trace = fit.s.sum() - n_c@M.square().sum(1)
-    sphere = trace.clamp(min=1e-6*fit.s.sum())/rows.d
+    sphere = trace.clamp(min=1e-6*fit.s.sum())/len(rows.mean)
     totals = [check_number('penalties', a, 0, 1)*sphere/(1 - a) for a in penalties]
     for a, total, h in zip(penalties, totals, fit.shares(rows.P, 0., totals)):
         W, k = fit.coefficients(total), n/(1 - a)
@@ -596,7 +595,7 @@ def logme(
     "Logarithm of the evidence of a linear model, a mean over classes and images"
     with one_thread():
         rows = _Rows(X, y)
-        each = [_evidence(rows.P, rows.fit.s, t, rows.d, steps) for t in rows.T.T]
+        each = [_evidence(rows.P, rows.fit.s, t, len(rows.mean), steps) for t in rows.T.T]
         return float(torch.stack(each).mean()/len(rows.y))
 
 def _evidence(P, s, t, d, steps):
@@ -634,10 +633,11 @@ def compare(self:CNNLearner,
 
 @patch
 def _sample(self:CNNLearner, n):
-    dls, table = self.dls, self.dls.table
-    if table is None or dls.targets.kind != 'multiclass': raise InputError(
-        'compare: needs a table of images with one class each; make the data with image_dls')
+    table = self.dls.table
+    if table is None: raise InputError(
+        'compare: needs a table of images; make the data with image_dls')
     rows = table[table.split.eq('train')]
+    if self.cnn.kind == 'multilabel': return rows.sample(min(n, len(rows)), random_state=0)
     share = min(1, n/len(rows))
     picked = [g.sample(max(2, round(share*len(g))) if len(g) > 2 else len(g), random_state=0)
               for _, g in rows.groupby('label')]
@@ -648,10 +648,12 @@ def _tried(learn, rows, arch, size):
     start = time.perf_counter()
     x, y = _seen(learn, rows, net)
     seconds = (time.perf_counter() - start)*len(dls.train_ds)/len(rows)
-    found = solve_head(x, y, n_classes=len(dls.vocab))
+    found = _solved(x, y, len(dls.vocab))
     low, high = found.interval
     return dict(arch=arch, size=size, leave_one_out=found.accuracy, low=low, high=high,
                 logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)
+
+def _solved(x, y, C): return solve_labels(x, y) if y.ndim == 2 else solve_head(x, y, n_classes=C)
 
 def _candidate(learn, arch, size, pooled):
     "A pretrained network for the images of a learner"
@@ -682,7 +684,7 @@ def by_stage(self:CNNLearner,
     x, y = _seen(self, self._sample(check_whole('n', n, 2)), net)
     lower, C = [s[0].n for s in [*net.stages.values()][1:]], len(net.classes)
     parts = x.split([net.n_features - sum(lower), *lower[::-1]], 1)
-    def accuracy(v): return solve_head(v, y, n_classes=C).accuracy
+    def accuracy(v): return _solved(v, y, C).accuracy
     rows = [dict(stage=stage, features=part.shape[1], alone=accuracy(part),
                  with_those_above=accuracy(torch.cat(parts[:k + 1], 1)))
             for k, (stage, part) in enumerate(zip(stages[::-1], parts))]
