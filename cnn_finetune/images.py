@@ -321,20 +321,22 @@ def _facts(source, pre, cache, digest, stamp):
         a = a[np.isfinite(a)]
         ends = [(a.min().item(), a.max().item())] if a.size else [(0, 0)]
     else:
-        keep = cache and isinstance(source, bytes)
-        ends = None if keep else _glance(im)
-        if keep: ends = _ends(_kept(source, pre, cache))
-        elif ends is None: ends = _ends(_finished(_opened(source, pre), source, pre))
+        keep, ends = cache and isinstance(source, bytes), None
+        if isinstance(source, bytes) and not cache and _scales(im):
+            ends, im = _glance(im), None # Which has made it small
+        if ends is None:
+            ends = _ends(_kept(source, pre, cache) if keep else _finished(im or _opened(source, pre), source, pre))
     flat = all(low == high for low, high in ends)
     lows, highs = zip(*ends)
     return Facts(None, digest, stamp, mode, size, (min(lows), max(highs)), declared, flat)
 
 def _ends(im): return [*im.getextrema()[:3]] if len(im.getbands()) > 1 else [im.getextrema()]
 
+def _scales(im): return (im.format in ('JPEG', 'MPO') and im.mode in ('L', 'RGB')
+                         and im.getexif().get(0x0112, 1) == 1)
+
 def _glance(im):
     "The ends of a JPEG that is read whole and made at an eighth; None where that does not decide"
-    if im.format not in ('JPEG', 'MPO') or im.mode not in ('L', 'RGB'): return
-    if im.getexif().get(0x0112, 1) != 1: return
     im.draft(None, (1, 1))
     im.load()
     ends = _ends(im)

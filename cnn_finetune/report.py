@@ -27,7 +27,7 @@ from .frozen import *
 from .learner import *
 from .network import *
 from .solve import *
-from .solve import _row_weights, _solved_labels
+from .solve import _row_weights, _solved_rows
 
 # %% ../nbs/19_report.ipynb #2173cfce
 def accuracy_interval(
@@ -192,9 +192,7 @@ def cross_validate(self:CNNLearner,
     if features is None: features = self.feature_dls('head', frozen or rule_precision(self.cnn), mirrors=False)
     x, y = (torch.cat([getattr(features.train, k)[:n], getattr(features.valid, k)]) for k in 'xy')
     w = _row_weights(self, y) if self.dls.weights is None else None
-    def solve(x, y, weights, n_classes):
-        if y.ndim > 1: return _solved_labels(self, x, y, kind, weights, 0.)
-        return solve_head(x, y, kind, weights, n_classes)
+    def solve(x, y, weights, n_classes): return _solved_rows(self, x, y, kind, weights, 0.)
     logits = held_out_logits(x, y, fold, solve, w, len(self.cnn.classes))
     probs = ACTIVATIONS[self.cnn.kind](logits)
     found = REPORTS[self.cnn.kind](y, probs, self.dls.vocab, list(t.image))

@@ -532,14 +532,13 @@ def solve(self:CNNLearner,
     n = len(self.dls.train_ds)
     x, y = features.train.x[:n], features.train.y[:n]
     weights, net = _row_weights(self, y), self.cnn
-    if several := y.ndim > 1: found = _solved_labels(self, x, y, kind, weights, smoothing)
-    else: found = solve_head(x, y, kind, weights, len(net.classes), smoothing)
+    found = _solved_rows(self, x, y, kind, weights, smoothing)
     adjusted = isinstance(self.loss_func, AdjustedLoss)
     if adjusted: found = _without_prior(found, self.loss_func.prior)
     write_head(net.head, found, x)
     self.solved = found
     net.serving, net.sums = dict(cut='head', precision=frozen), None
-    if len(weights.unique()) == 1 and not adjusted and not several:
+    if len(weights.unique()) == 1 and not adjusted and y.ndim == 1:
         sums = Sums(x.shape[1], net.classes, found.kind, found.penalty, found.temperature)
         net.sums = sums.add(x, [net.classes[i] for i in y.tolist()])
     return found
@@ -556,7 +555,8 @@ def hold(self:Sums,
     expected = self.solve().logits(M)
     return bool((found - expected).abs().max() < 1e-2*expected.abs().max())
 
-def _solved_labels(learn, x, y, kind, weights, smoothing):
+def _solved_rows(learn, x, y, kind, weights, smoothing):
+    if y.ndim == 1: return solve_head(x, y, kind, weights, len(learn.cnn.classes), smoothing)
     if kind == 'lda': raise InputError(
         "kind: 'lda' is for one label an image; use 'ridge' for several")
     positive = learn.loss_func.weights if isinstance(learn.loss_func, BinaryLoss) else None
