@@ -14,11 +14,12 @@ import numpy as np, pandas as pd, torch
 from fastai.losses import CrossEntropyLossFlat
 from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
+from scipy.stats import norm
 from torch import nn
 from torch.nn import functional as F
 from .core import *
 from .data import *
+from .data import _together
 from .features import *
 from .frozen import *
 from .learner import *
@@ -86,13 +87,14 @@ class RidgeFit:
     ) -> torch.Tensor: # Residuals (m, C), each row left out by itself
         return (T - P@self.coefficients(penalty))/(1 - h)[:, None]
     def left_out_together(self,
-        P:torch.Tensor, # Some of the rows (m, r), in the axes
-        T:torch.Tensor, # Their targets (m, C)
-        own:float, # Share of each in the mean
+        P:torch.Tensor, # Rows of a group (m, r), in the axes, or of several groups (g, m, r)
+        T:torch.Tensor, # Their targets (..., m, C)
+        own, # Shares in the mean, (..., m, m) or one number
         penalty:float,
-    ) -> torch.Tensor: # Residuals (m, C), all of these rows left out
-        H = P/(self.s + penalty)@P.T + own
-        return torch.linalg.solve(torch.eye(len(P)) - H, T - P@self.coefficients(penalty))
+    ) -> torch.Tensor: # Residuals (..., m, C), each group left out as a whole
+        H = P/(self.s + penalty)@P.mT + own
+        rest = torch.eye(P.shape[-2]).double() - H
+        return torch.linalg.solve(rest, T - P@self.coefficients(penalty))
 
 # %% ../nbs/13_solve.ipynb #58dbee4d
 def best_temperature(
@@ -126,6 +128,7 @@ class SolvedHead:
     scores:torch.Tensor = None # Left-out logits (n, C); None if made from sums
     y:torch.Tensor = None # Places of the classes (n,); of several labels, 0 or 1 (n, C)
     loss:float = None # Cross-entropy of the left-out logits
+    n_groups:int = None # That were left out, one after the other; None if each row by itself
     def logits(self,
         X, # Features (m, d)
     ) -> torch.Tensor: # (m, C), float64
@@ -141,12 +144,15 @@ class SolvedHead:
     @property
     def accuracy(self): return self.correct/len(self.y) # By leave-one-out, in [0, 1]
     @property
-    def interval(self): # Of the accuracy, 95 %
-        return tuple(map(float, binomtest(self.correct, len(self.y)).proportion_ci(.95, 'wilson')))
+    def interval(self): # Of the accuracy, 95 %; a group counts as one image
+        p, n, z = self.accuracy, self.n_groups or len(self.y), norm.ppf(.975)
+        mid, half = p + z*z/(2*n), z*math.sqrt(p*(1 - p)/n + z*z/(4*n*n))
+        return tuple(float((mid + sign*half)/(1 + z*z/n)) for sign in (-1, 1))
     def __repr__(self):
         way = f'{self.kind}, penalty {self.penalty:.2g}'
         if self.scores is None: return f'solved head ({way})'
         a, b = self.interval
+        if self.n_groups: way = f'{self.n_groups} groups; {way}'
         if self.y.ndim > 1: way = f'every label right; {way}'
         return (f'leave-one-out {self.accuracy:.1%} ({self.correct} of {len(self.y)}; '
                 f'95% interval {a:.1%} to {b:.1%}; {way})')
@@ -154,13 +160,15 @@ class SolvedHead:
 # %% ../nbs/13_solve.ipynb #63c6de8b
 class _Rows:
     "Features and classes, checked, in float64; the features by (1), in their principal axes"
-    def __init__(self, X, y, weights=None, n_classes=None):
+    def __init__(self, X, y, weights=None, n_classes=None, groups=None):
         X, y = torch.as_tensor(X).detach().cpu().double(), torch.as_tensor(y).detach().cpu()
         several, n = y.ndim == 2, len(y)
         _check_sets(X, y) if several else _check_rows(X, y, n_classes)
         self.y = y if several else y.long()
         w = torch.ones(n) if weights is None else torch.as_tensor(weights)
         self.w = _check_weights(w.double(), n)
+        self.groups = _stacked(groups, n)
+        self.n_groups = len({*groups}) if self.groups else None
         self.mean, self.scale = feature_scale(X, self.w)
         self.Y = y.double() if several else F.one_hot(self.y, n_classes or int(y.max()) + 1).double()
         self.counts = self.w@self.Y
@@ -170,6 +178,17 @@ class _Rows:
         del X # Two copies are enough
         self.P, s, V = principal(A)
         self.fit = RidgeFit(s, V, self.P.T@self.T)
+
+def _stacked(groups, n):
+    "Places of the rows that have company, (g, m) for each size m of a group"
+    if groups is None: return []
+    if len(groups) != n: raise InputError(f'groups: {len(groups)} for {n} rows; give one for each')
+    codes, names = pd.factorize(np.asarray(groups))
+    if len(names) < 2: raise InputError('groups: all rows belong to one; leave-one-out needs two')
+    order, sizes = np.argsort(codes, kind='stable'), np.bincount(codes)
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    stacks = (np.stack([members[g] for g in np.flatnonzero(sizes == m)]) for m in set(sizes) - {1})
+    return [part for stack in stacks for part in torch.as_tensor(stack).split(max(1, 2048//stack.shape[1]))]
 
 def _check_rows(X, y, n_classes=None):
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y): raise InputError(
@@ -211,17 +230,22 @@ def solve_ridge(
     weights=None, # Of the rows (n,); default all the same
     n_classes:int=None, # Default the highest place and one
     smoothing:float=0., # Label smoothing of the loss that will go on from here
+    groups=None, # Of the rows (n,), each left out as a whole; default each row by itself
 ) -> SolvedHead: # With its leave-one-out predictions
     "Ridge regression to the classes, by (2) to (5)"
     with one_thread():
-        rows = _Rows(X, y, weights, n_classes)
+        rows = _Rows(X, y, weights, n_classes, groups)
         return _best(rows, _ridges(rows, penalties), smoothing)
 
 def _ridges(rows, penalties):
     fit, n = rows.fit, len(rows.y)
     totals = [n*check_number('penalties', penalty) for penalty in penalties]
     for penalty, total, h in zip(penalties, totals, fit.shares(rows.P, rows.w/n, totals)):
-        yield ('ridge', penalty, rows.Y - fit.left_out(rows.P, rows.T, h, total)/rows.root,
+        left = fit.left_out(rows.P, rows.T, h, total)
+        for g in rows.groups:
+            own = rows.root[g]@rows.root[g].mT/n
+            left[g] = fit.left_out_together(rows.P[g], rows.T[g], own, total)
+        yield ('ridge', penalty, rows.Y - left/rows.root,
                lambda total=total: (fit.V@fit.coefficients(total), rows.counts/n))
 
 def _best(rows, tried, smoothing):
@@ -231,7 +255,7 @@ def _best(rows, tried, smoothing):
     loss, kind, penalty, t, scores, make = min((scored(*row) for row in tried), key=lambda r: r[0])
     weight, bias = make()
     return SolvedHead(kind, float(penalty), t, rows.mean, rows.scale, weight/t, bias/t,
-                      scores, rows.y, loss)
+                      scores, rows.y, loss, rows.n_groups)
 
 # %% ../nbs/13_solve.ipynb #1cf14632
 SHRINKAGES = .01, .03, .1, .3, .5, .7, .9, .97 # Shares a of the sphere
@@ -243,10 +267,11 @@ def solve_lda(
     weights=None, # Of the rows (n,); default all the same
     n_classes:int=None, # Default the highest place and one
     smoothing:float=0., # Label smoothing of the loss that will go on from here
+    groups=None, # Of the rows (n,), each left out as a whole; default each row by itself
 ) -> SolvedHead: # With its leave-one-out predictions
     "Linear discriminant analysis with shrinkage, by (6) and (7)"
     with one_thread():
-        rows = _Rows(X, y, weights, n_classes)
+        rows = _Rows(X, y, weights, n_classes, groups)
         return _best(rows, _ldas(rows, penalties), smoothing)
 
 def _ldas(rows, penalties):
@@ -263,7 +288,9 @@ def _ldas(rows, penalties):
         QM = QW@turn
         qq = k*h/rows.w + (QM*QW).sum(1)
         def make(B=W@turn, mm=mm): return fit.V@B, n_c.log() - mm.diag()/2
-        yield 'lda', a, _lda_left_out(qq, QM, mm, rows.y, rows.w, n_c, 1/k), make
+        scores = _lda_left_out(qq, QM, mm, rows.y, rows.w, n_c, 1/k)
+        for g in rows.groups: scores[g] = _lda_together(rows, g, M, 1/(fit.s + total), k)
+        yield 'lda', a, scores, make
 
 def _lda_left_out(qq, QM, mm, y, w, n_c, share):
     """Logits of each row without it, from the products by the inverse of (7) of row and row,
@@ -283,6 +310,23 @@ def _lda_left_out(qq, QM, mm, y, w, n_c, share):
     scores[alone, y[alone]] = scores[alone].nan_to_num(neginf=torch.inf).min(1).values
     return scores
 
+def _lda_together(rows, g, M, inverse, k):
+    "Logits of groups of rows (g, m), each without itself; `inverse` of the whole, in the axes"
+    P, root, y, n_c = rows.P[g], rows.root[g], rows.y[g], rows.counts
+    own = root*F.one_hot(y, len(n_c)) # (g, m, C)
+    left = n_c - (own**2).sum(-2)
+    gone = left <= 1e-9*n_c
+    sums = torch.where(gone[..., None], 0., n_c[:, None]*M - own.mT@P)
+    E = torch.cat([P, sums/left.clamp(min=1e-9)[..., None]], -2)
+    size = torch.cat([torch.ones(y.shape).double(), torch.where(gone, 0., left).sqrt()], -1)[..., None]
+    H = E*inverse@E.mT
+    change = torch.linalg.solve(torch.eye(H.shape[-1]).double() - size*H*size.mT, size*H)
+    G, m = k*(H + H*size.mT@change), y.shape[-1]
+    scores = G[:, :m, m:]/root - G[:, m:, m:].diagonal(0, 1, 2)[:, None]/2 + left.clamp(min=1e-9).log()[:, None]
+    gone = gone[:, None].expand_as(scores)
+    least = scores.masked_fill(gone, torch.inf).amin(-1, keepdim=True)
+    return torch.where(gone, least, scores)
+
 # %% ../nbs/13_solve.ipynb #51abcd1e
 SOLVERS = dict(ridge=(_ridges, PENALTIES), lda=(_ldas, SHRINKAGES)) # Kind of head to its penalties
 
@@ -293,11 +337,12 @@ def solve_head(
     weights=None, # Of the rows (n,); default all the same
     n_classes:int=None, # Default the highest place and one
     smoothing:float=0., # Label smoothing of the loss that will go on from here
+    groups=None, # Of the rows (n,), each left out as a whole; default each row by itself
 ) -> SolvedHead: # With its leave-one-out predictions
     "The linear head with the lowest leave-one-out loss"
     check_one_of('kind', kind, ('auto', *SOLVERS))
     with one_thread():
-        rows = _Rows(X, y, weights, n_classes)
+        rows = _Rows(X, y, weights, n_classes, groups)
         tried = (row for k, (solve, penalties) in SOLVERS.items() if kind in ('auto', k)
                  for row in solve(rows, penalties))
         return _best(rows, tried, smoothing)
@@ -341,17 +386,18 @@ def solve_labels(
     weights=None, # Of the rows (n,); default all the same
     smoothing:float=0., # Label smoothing of the loss that will go on from here
     positive:torch.Tensor=None, # Weight of the rows that have a class (C,); default 1
+    groups=None, # Of the rows (n,), each left out as a whole; default each row by itself
 ) -> SolvedHead: # With its leave-one-out predictions
     "Ridge regression to each of several labels, with the curves (8)"
     with one_thread():
-        rows, best = _Rows(X, Y, weights), None
+        rows, best = _Rows(X, Y, weights, groups=groups), None
         for kind, penalty, scores, make in _ridges(rows, penalties):
             a, b, loss = label_curves(scores, rows.Y, rows.w, smoothing, positive)
             if best is None or loss < best[0]: best = loss, penalty, a, b, a*scores + b, make
     loss, penalty, a, b, scores, make = best
     weight, bias = make()
     return SolvedHead('ridge', float(penalty), 1/a, rows.mean, rows.scale, weight*a, bias*a + b,
-                      scores, rows.y, loss)
+                      scores, rows.y, loss, rows.n_groups)
 
 # %% ../nbs/13_solve.ipynb #c56c47ef
 class Sums:
@@ -532,7 +578,7 @@ def solve(self:CNNLearner,
     n = len(self.dls.train_ds)
     x, y = features.train.x[:n], features.train.y[:n]
     weights, net = _row_weights(self, y), self.cnn
-    found = _solved_rows(self, x, y, kind, weights, smoothing)
+    found = _solved_rows(self, x, y, kind, weights, smoothing, _groups(self.dls))
     adjusted = isinstance(self.loss_func, AdjustedLoss)
     if adjusted: found = _without_prior(found, self.loss_func.prior)
     write_head(net.head, found, x)
@@ -555,13 +601,18 @@ def hold(self:Sums,
     expected = self.solve().logits(M)
     return bool((found - expected).abs().max() < 1e-2*expected.abs().max())
 
-def _solved_rows(learn, x, y, kind, weights, smoothing):
-    if y.ndim == 1: return solve_head(x, y, kind, weights, len(learn.cnn.classes), smoothing)
+def _groups(dls):
+    "Of the training images: those of the table, joined with those of the same bytes"
+    return None if dls.table is None else _together(dls.table[dls.table.split.eq('train')])
+
+def _solved_rows(learn, x, y, kind, weights, smoothing, groups=None):
+    if y.ndim == 1: return solve_head(
+        x, y, kind, weights, len(learn.cnn.classes), smoothing, groups)
     if kind == 'lda': raise InputError(
         "kind: 'lda' is for one label an image; use 'ridge' for several")
     positive = learn.loss_func.weights if isinstance(learn.loss_func, BinaryLoss) else None
     if positive is not None: positive = positive.detach().cpu().double()
-    return solve_labels(x, y.cpu(), PENALTIES, weights, smoothing, positive)
+    return solve_labels(x, y.cpu(), PENALTIES, weights, smoothing, positive, groups)
 
 def _without_prior(found, prior):
     "What is left of logits when the loss adds the log prior to them"
@@ -648,12 +699,14 @@ def _tried(learn, rows, arch, size):
     start = time.perf_counter()
     x, y = _seen(learn, rows, net)
     seconds = (time.perf_counter() - start)*len(dls.train_ds)/len(rows)
-    found = _solved(x, y, len(dls.vocab))
+    found = _solved(x, y, len(dls.vocab), _together(rows))
     low, high = found.interval
     return dict(arch=arch, size=size, leave_one_out=found.accuracy, low=low, high=high,
                 logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)
 
-def _solved(x, y, C): return solve_labels(x, y) if y.ndim == 2 else solve_head(x, y, n_classes=C)
+def _solved(x, y, C, groups):
+    if y.ndim == 2: return solve_labels(x, y, groups=groups)
+    return solve_head(x, y, n_classes=C, groups=groups)
 
 def _candidate(learn, arch, size, pooled):
     "A pretrained network for the images of a learner"
@@ -681,10 +734,11 @@ def by_stage(self:CNNLearner,
     if own: net = with_pooled(self.cnn, len(self.cnn.stages)).to(self.dls.device)
     else: net = _candidate(self, arch, size, 99)
     net.pre, stages = replace(net.pre, size=size), [*net.stages]
-    x, y = _seen(self, self._sample(check_whole('n', n, 2)), net)
+    seen = self._sample(check_whole('n', n, 2))
+    (x, y), groups = _seen(self, seen, net), _together(seen)
     lower, C = [s[0].n for s in [*net.stages.values()][1:]], len(net.classes)
     parts = x.split([net.n_features - sum(lower), *lower[::-1]], 1)
-    def accuracy(v): return _solved(v, y, C).accuracy
+    def accuracy(v): return _solved(v, y, C, groups).accuracy
     rows = [dict(stage=stage, features=part.shape[1], alone=accuracy(part),
                  with_those_above=accuracy(torch.cat(parts[:k + 1], 1)))
             for k, (stage, part) in enumerate(zip(stages[::-1], parts))]
