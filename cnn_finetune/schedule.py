@@ -529,7 +529,7 @@ def choose(self:CNNLearner,
     minutes:float=None, # Budget by (8); default no limit
     archs:list=None, # Names of networks, also joined as a+b; default that of the learner
     sizes:list=None, # Sizes of the images, pixels; default that of the learner
-    n:int=500, # Training images that are looked at, at most
+    n:int=500, # Training images that are looked at; `compare` may take more
 ) -> Choice: # Whose arch and size are for a new learner, unless they are this one's
     "Size, network, stages that learn and epochs, by leave-one-out on a sample; nothing trains"
     budget = 60*check_number('minutes', math.inf if minutes is None else minutes, 0, math.inf, '(]')
@@ -537,7 +537,8 @@ def choose(self:CNNLearner,
     few = len(self.dls.train_ds) < FEW*len(self.cnn.classes)
     if few: pairs = [p for p in pairs if p[0] == pairs[0][0]][-1:]
     tuned = [p for p in pairs if '+' not in p[0] and not few]
-    compared = self.compare(pairs=tuned or pairs, n=n)
+    tried = tuned or pairs
+    compared = self.compare(pairs=tried, n=n, most=_most(self, tried, budget, n))
     best, settings, deep = compared.iloc[0], dict(method='solve'), ()
     if tuned: settings, deep = _depth(self, best, budget, n)
     why = *told, _best_line(compared), *(deep or (_ONLY_FEW if few else _ONLY_SOLVED,))
@@ -562,11 +563,17 @@ def _affordable(learn, budget, archs, sizes):
     left = [f'{a} at {s}' for a, s in pairs if (a, s) not in kept]
     return kept, (f"too long for {budget/60:g} minutes: {', '.join(left)}",) if left else ()
 
+def _most(learn, pairs, budget, n):
+    "Images that `compare` may try each pair on: a tenth of the budget"
+    seconds = sum(_pass_seconds(learn, *p) for p in pairs)
+    images = len(learn.dls.train_ds) + len(learn.dls.valid_ds)
+    return int(min(2000, max(n, .1*budget/seconds*images)))
+
 _ONLY_FEW = f'solve: fewer than {FEW} images a class, too few to compare or to train more than the head'
 _ONLY_SOLVED = 'solve: two networks side by side are only solved'
 
 def _best_line(compared):
-    def told(r): return f"{r.arch} at {r['size']}: {r.leave_one_out:.1%}"
+    def told(r): return f"{r.arch} at {r['size']}: {r.leave_one_out:.1%} of {r.images}"
     rest = '; '.join(told(r) for _, r in compared.iloc[1:].iterrows())
     return f'{told(compared.iloc[0])} by leave-one-out' + (f'; {rest}' if rest else '')
 

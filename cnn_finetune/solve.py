@@ -10,6 +10,7 @@ __all__ = ['PENALTIES', 'SHRINKAGES', 'SOLVERS', 'feature_scale', 'principal', '
 # %% ../nbs/13_solve.ipynb #171a6dc8
 import copy, math, time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 import numpy as np, pandas as pd, torch
 from fastai.losses import CrossEntropyLossFlat
 from fastcore.basics import patch
@@ -138,9 +139,11 @@ class SolvedHead:
             'give features of the same network')
         return (X - self.mean)/self.scale@self.weight + self.bias
     @property
-    def correct(self): # Rows; with several labels, those with every label right
-        if self.y.ndim == 1: return int((self.scores.argmax(1) == self.y).sum())
-        return int(((self.scores > 0) == (self.y > 0)).all(1).sum())
+    def right(self): # Whether each row is (n,); with several labels, whether all of them are
+        if self.y.ndim == 1: return self.scores.argmax(1) == self.y
+        return ((self.scores > 0) == (self.y > 0)).all(1)
+    @property
+    def correct(self): return int(self.right.sum()) # Rows
     @property
     def accuracy(self): return self.correct/len(self.y) # By leave-one-out, in [0, 1]
     @property
@@ -668,41 +671,63 @@ def _evidence(P, s, t, d, steps):
 def compare(self:CNNLearner,
     archs:list=None, # Names of networks, also joined as a+b; default that of the learner
     sizes:list=None, # Sizes of the images, pixels; default that of the learner
-    n:int=500, # Training images that are looked at, at most, the same share of each class
+    n:int=500, # Training images that each is tried on, the same share of each class
+    most:int=2000, # Those that are close are tried on twice as many, and so on up to this number
     pairs:list=None, # Of network and size, given instead of both lists
-) -> pd.DataFrame: # A row for each network and size, the most accurate first
+) -> pd.DataFrame: # A row for each network and size, the best first
     "What each network at each size would bring, by leave-one-out on a sample; nothing trains"
-    check_whole('n', n, 2)
-    rows = self._sample(n)
+    most = max(check_whole('n', n, 2), check_whole('most', most, 2))
     archs, sizes = archs or [self.cnn.arch], sizes or [self.cnn.pre.size]
     for name, given in (('archs', archs), ('sizes', sizes)):
         if isinstance(given, (str, int)): raise InputError(f'{name}: {given!r}; give a list')
-    pairs = pairs or [(arch, size) for arch in archs for size in sizes]
-    found = [_tried(self, rows, *pair) for pair in pairs]
-    table = pd.DataFrame(found).sort_values(['leave_one_out', 'macs'], ascending=[False, True])
-    return table.reset_index(drop=True)
+    close = pairs or [(arch, size) for arch in archs for size in sizes]
+    found, limit = {}, min(most, len(self.dls.train_ds))
+    while True:
+        rows = self._sample(n)
+        found |= {pair: _tried(self, rows, *pair, found.get(pair)) for pair in close}
+        close = _close({pair: found[pair].solved.right for pair in close})
+        if len(close) < 2 or n >= limit: break
+        n = min(2*n, limit)
+    table = pd.DataFrame([c.row for c in found.values()])
+    order = ['images', 'leave_one_out', 'macs']
+    return table.sort_values(order, ascending=[False, False, True]).reset_index(drop=True)
+
+def _close(right):
+    "Those whose accuracy is not two standard errors of the paired difference behind the best"
+    best = max(right.values(), key=lambda r: r.sum())
+    def behind(r):
+        d = best.double() - r.double()
+        return d.mean() > 2*d.std()/len(d)**.5
+    return [pair for pair, r in right.items() if r is best or not behind(r)]
 
 @patch
 def _sample(self:CNNLearner, n):
+    "Rows of training images; those of a smaller n are among them"
     table = self.dls.table
     if table is None: raise InputError(
         'compare: needs a table of images; make the data with image_dls')
     rows = table[table.split.eq('train')]
-    if self.cnn.kind == 'multilabel': return rows.sample(min(n, len(rows)), random_state=0)
+    if self.cnn.kind == 'multilabel': return rows.sample(frac=1, random_state=0).head(n)
     share = min(1, n/len(rows))
-    picked = [g.sample(max(2, round(share*len(g))) if len(g) > 2 else len(g), random_state=0)
+    picked = [g.sample(frac=1, random_state=0).head(max(2, round(share*len(g))))
               for _, g in rows.groupby('label')]
     return pd.concat(picked)
 
-def _tried(learn, rows, arch, size):
+def _tried(learn, rows, arch, size, before=None):
+    "A candidate on some rows, of which it may have seen some before"
     dls, net = learn.dls, _candidate(learn, arch, size, learn.cnn.pooled)
     start = time.perf_counter()
-    x, y = _seen(learn, rows, net)
-    seconds = (time.perf_counter() - start)*len(dls.train_ds)/len(rows)
-    found = _solved(x, y, len(dls.vocab), _together(rows))
-    low, high = found.interval
-    return dict(arch=arch, size=size, leave_one_out=found.accuracy, low=low, high=high,
-                logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)
+    new = rows if before is None else rows.drop(before.rows.index)
+    x, y = _seen(learn, new, net)
+    seconds = (time.perf_counter() - start)*len(dls.train_ds)/len(new)
+    if before is not None:
+        rows = pd.concat([before.rows, new])
+        x, y = torch.cat([before.x, x]), torch.cat([before.y, y])
+    solved = _solved(x, y, len(dls.vocab), _together(rows))
+    low, high = solved.interval
+    row = dict(arch=arch, size=size, images=len(rows), leave_one_out=solved.accuracy, low=low, high=high,
+               logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)
+    return SimpleNamespace(rows=rows, x=x, y=y, solved=solved, row=row)
 
 def _solved(x, y, C, groups):
     if y.ndim == 2: return solve_labels(x, y, groups=groups)
