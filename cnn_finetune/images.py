@@ -90,25 +90,6 @@ def _bits(values):
     if low < high: return low, high
     raise InputError(f'bits: {values!r}; the brightest value must be larger')
 
-# %% ../nbs/04_images.ipynb #2a639847
-@patch
-def open(self:Preprocess,
-    source, # A file, its bytes, a PIL image, or a uint8 array (h, w[, c])
-) -> Image.Image: # Upright, in the wanted mode, shorter side at most twice the size
-    "Decode one image"
-    return _finished(_opened(source, self), source, self)
-
-def _finished(im, source, self):
-    much = min(im.size) >= 4*max(self.size) # Else (2) says 1
-    if much and not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
-    bits = self.bits or _declared(im)
-    im = _eight_bit(_upright(_scaled_colour(im, bits)), bits)
-    return _reduced(_in_mode(im, self), self)
-
-def _upright(im): # Without a copy where it is
-    im.load()
-    return im if im.getexif().get(0x0112, 1) == 1 else ImageOps.exif_transpose(im)
-
 # %% ../nbs/04_images.ipynb #6ca0b12f
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26
 _FORMATS = None
@@ -172,6 +153,25 @@ def _register_heif():
     import pillow_heif
     pillow_heif.register_heif_opener()
     if 'HEIF' not in _formats(): _formats().append('HEIF')
+
+# %% ../nbs/04_images.ipynb #2a639847
+@patch
+def open(self:Preprocess,
+    source, # A file, its bytes, a PIL image, or a uint8 array (h, w[, c])
+) -> Image.Image: # Upright, in the wanted mode, shorter side at most twice the size
+    "Decode one image"
+    return _finished(_opened(source, self), source, self)
+
+def _finished(im, source, self):
+    much = min(im.size) >= 4*max(self.size) # Else (2) says 1
+    if much and not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
+    bits = self.bits or _declared(im)
+    im = _eight_bit(_upright(_scaled_colour(im, bits)), bits)
+    return _reduced(_in_mode(im, self), self)
+
+def _upright(im): # Without a copy where it is
+    im.load()
+    return im if im.getexif().get(0x0112, 1) == 1 else ImageOps.exif_transpose(im)
 
 # %% ../nbs/04_images.ipynb #221efb42
 def _declared(im):
@@ -313,27 +313,36 @@ def _facts(source, pre, cache, digest, stamp):
     im = _opened(source, pre)
     raw, size, declared = _raw_colour(im), im.size[::-1], _declared(im)
     mode = f'{im.mode};16' if raw else im.mode
-    if raw: a = _sixteen(im, raw)[..., :3] # Before what loads the image
+    deep = _sixteen(im, raw)[..., :3] if raw else None # Before what loads the image
     if im.getexif().get(0x0112, 1) >= 5: size = size[::-1]
-    if raw: ends = [*zip(a.min((0, 1)).tolist(), a.max((0, 1)).tolist())]
-    elif im.mode.startswith(('I', 'F')):
-        a = np.asarray(im)
-        a = a[np.isfinite(a)]
-        ends = [(a.min().item(), a.max().item())] if a.size else [(0, 0)]
-    else:
-        keep, ends = cache and isinstance(source, bytes), None
-        if isinstance(source, bytes) and not cache and _scales(im):
-            ends, im = _glance(im), None # Which has made it small
-        if ends is None:
-            ends = _ends(_kept(source, pre, cache) if keep else _finished(im or _opened(source, pre), source, pre))
+    ends = _deep_ends(deep) if raw else _found_ends(im, source, pre, cache)
     flat = all(low == high for low, high in ends)
     lows, highs = zip(*ends)
     return Facts(None, digest, stamp, mode, size, (min(lows), max(highs)), declared, flat)
 
-def _ends(im): return [*im.getextrema()[:3]] if len(im.getbands()) > 1 else [im.getextrema()]
+def _deep_ends(a): return [*zip(a.min((0, 1)).tolist(), a.max((0, 1)).tolist())]
 
-def _scales(im): return (im.format in ('JPEG', 'MPO') and im.mode in ('L', 'RGB')
-                         and im.getexif().get(0x0112, 1) == 1)
+def _found_ends(im, source, pre, cache):
+    "Least and largest value of each channel, read as cheaply as the file allows"
+    if im.mode.startswith(('I', 'F')): return _number_ends(np.asarray(im))
+    content = isinstance(source, bytes)
+    if content and cache: return _ends(_kept(source, pre, cache))
+    if content and _scales(im):
+        ends = _glance(im)
+        if ends is not None: return ends
+        im = _opened(source, pre) # The glance has made the first one small
+    return _ends(_finished(im, source, pre))
+
+def _number_ends(a):
+    a = a[np.isfinite(a)]
+    return [(a.min().item(), a.max().item())] if a.size else [(0, 0)]
+
+def _ends(im):
+    return [*im.getextrema()[:3]] if len(im.getbands()) > 1 else [im.getextrema()]
+
+def _scales(im):
+    plain = im.format in ('JPEG', 'MPO') and im.mode in ('L', 'RGB')
+    return plain and im.getexif().get(0x0112, 1) == 1
 
 def _glance(im):
     "The ends of a JPEG that is read whole and made at an eighth; None where that does not decide"
@@ -456,7 +465,6 @@ def _strange(self:ArrayCache):
         if linked: return linked[0]
         if place and (folders or not re.fullmatch('[0-9a-f]{2}/', place)): return path
 
-# %% ../nbs/04_images.ipynb #c8bb8a36
 @patch
 def _entries(self:ArrayCache):
     "Every file whose name is that of an entry, with its size and date"
