@@ -238,18 +238,12 @@ def audit_table(
     facts = _facts_table(table, read_facts(table.image, pre, cache))
     good = facts[facts.error.isna()]
     pre, ranges = _with_bits(good, pre)
-    rules = [_unreadable(facts), _classes(good, validated),
-             _names(good), _splits(good), _copies(good), _groups(good), _flat(good), ranges, _shapes(good, pre)]
+    rules = [_unreadable(facts), _classes(good, validated), _names(good), _splits(good),
+             _copies(good), _groups(good), _flat(good), ranges, _shapes(good, pre)]
     rows = [*told, *(f for rule in rules for f in rule)]
-    found = pd.DataFrame(rows, columns=['severity', 'kind', 'file',
-        'finding', 'remedy'])
-    rank = found.severity.map([*SEVERITIES].index)
-    order = rank.sort_values(ascending=False, kind='stable')
-    kept = table.assign(digest=facts.digest.to_numpy(),
-        stamp=facts.stamp.to_numpy())[facts.error.isna().to_numpy()]
-    return Audit(kept.reset_index(drop=True),
-        found.loc[order.index].reset_index(drop=True),
-                 _summary(facts, good, pre), pre)
+    marked = table.assign(digest=facts.digest.to_numpy(), stamp=facts.stamp.to_numpy())
+    kept = marked[facts.error.isna().to_numpy()].reset_index(drop=True)
+    return Audit(kept, _worst_first(rows), _summary(facts, good, pre), pre)
 
 def read_facts(
     images, # Files or pixels
@@ -259,12 +253,16 @@ def read_facts(
     "Read images, large files in threads; small ones are as quick in one"
     images = [*images]
     large = np.mean([0, *map(_bytes, images[:64])]) > 2**14
-    def read(part):
-        return [image_facts(image, pre, cache) for image in part]
+    parts = [images[i:i + 64] for i in range(0, len(images), 64)]
+    def read(part): return [image_facts(image, pre, cache) for image in part]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if large else 1) as pool:
-        parts = pool.map(read, [images[i:i + 64]
-            for i in range(0, len(images), 64)])
-        return [f for part in parts for f in part]
+        return [f for found in pool.map(read, parts) for f in found]
+
+def _worst_first(rows):
+    found = pd.DataFrame(rows, columns=['severity', 'kind', 'file', 'finding', 'remedy'])
+    rank = found.severity.map([*SEVERITIES].index)
+    order = rank.sort_values(ascending=False, kind='stable').index
+    return found.loc[order].reset_index(drop=True)
 
 def _bytes(image):
     try: return os.path.getsize(image)
@@ -327,8 +325,8 @@ def audit(
 ) -> Audit: # Everything that was found
     "Read every image and say what is wrong, how bad it is, and what to do"
     pre = Preprocess(size, fit=fit, crop=crop, max_pixels=max_pixels)
-    outs = [refuse_existing(f, 'file') for f in (csv, json)
-        if f is not None]
+    asked = (_write_csv, csv), (_write_json, json)
+    outs = {write: refuse_existing(f, 'file') for write, f in asked if f is not None}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         table = table_from(source, file_col, label_col, folder, suffix,
@@ -336,9 +334,7 @@ def audit(
     told = [('warning', 'source', '', str(w.message),
         'look whether this is meant') for w in caught]
     found = audit_table(table, pre, told=told)
-    for f, write in zip(outs, [w for w, o in ((_write_csv, csv),
-        (_write_json, json)) if o is not None]):
-        write(found, f)
+    for write, f in outs.items(): write(found, f)
     return found
 
 def _write_csv(found, file):

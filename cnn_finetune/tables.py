@@ -24,9 +24,8 @@ def _table(images, labels, split='', **more):
 
 # %% ../nbs/06_tables.ipynb #497ba2bd
 SPLIT_WORDS = dict(train='train', training='train', trn='train',
-    valid='valid', val='valid',
-    validation='valid', validate='valid', dev='valid', eval='valid',
-        test='test', testing='test', tst='test')
+    valid='valid', val='valid', validation='valid', validate='valid',
+    dev='valid', eval='valid', test='test', testing='test', tst='test')
 _FILL = '(s|set|sets|data|dataset|image|images|img|imgs|split|folder|dir)?'
 
 def split_of(
@@ -40,48 +39,6 @@ def split_of(
 def _word_split(word):
     hits = (w for w in SPLIT_WORDS if re.fullmatch(w + _FILL, word))
     return SPLIT_WORDS[w] if (w := next(hits, None)) else ''
-
-# %% ../nbs/06_tables.ipynb #9f5e3060
-LABELS = 'top', 'parent'
-
-def table_from_folder(
-    path:str|Path, # One sub-folder per class; or folders of splits, each with those
-    label:str=None, # Which folder names the class, 'top' or 'parent'; None asks where it is not clear
-) -> pd.DataFrame: # Columns image (file), label, split ('' where the split is still to be made)
-    "List the images below a folder; a folder's name is the label"
-    if label is not None: check_one_of('label', label, LABELS)
-    root, folders = _inner(check_path('source', path))
-    below, loose = _listed(root, folders)
-    splits = {name: split_of(name) for name in below}
-    deep = {n for n, files in below.items()
-        if any(len(p) > 1 for p in files)}
-    if all(splits.values()) and deep:
-        return _split_rows(root, below, splits, label, loose)
-    _refuse_splits(root, splits, label)
-    _say_outside(root, loose)
-    if label != 'parent' and _splits_inside(below): return _inner_splits(below)
-    if label is None and _two_levels(below):
-        raise InputError(_question(root, below))
-    return _rows({(n, *p): f for n, files in below.items() for p,
-        f in files.items()}, label)
-
-def _rows(files, label, split=''):
-    labels = [p[-2] if label == 'parent' else p[0] for p in files]
-    return _table(files.values(), labels, split)
-
-def _listed(root, folders):
-    "Images below each folder, by the names that lead to them, and those beside the folders"
-    below, loose, n = {f.name: {} for f in folders}, [], len(root.parts)
-    for f in image_files(root):
-        top, *rest = f.parts[n:]
-        if rest: below[top][tuple(rest)] = f
-        else: loose.append(top)
-    for name in [n for n, files in below.items() if not files]:
-        if not any(map(split_of, below)): raise InputError(
-            f'{printable(root/name)}: no images; add some, or remove the folder')
-        warnings.warn(f'{printable(root/name)}: no images; left out')
-        del below[name]
-    return below, loose
 
 # %% ../nbs/06_tables.ipynb #3bafcbf1
 def _subfolders(path):
@@ -107,6 +64,46 @@ def _say_outside(folder, names):
     if names:
         warnings.warn(f'{printable(folder)}: images in no class folder, left out: {len(names)}, '
                             f'such as {printable(names[0])!r}')
+
+# %% ../nbs/06_tables.ipynb #1dfff5e6
+LABELS = 'top', 'parent'
+
+def table_from_folder(
+    path:str|Path, # One sub-folder per class; or folders of splits, each with those
+    label:str=None, # Which folder names the class, 'top' or 'parent'; None asks where it is not clear
+) -> pd.DataFrame: # Columns image (file), label, split ('' where the split is still to be made)
+    "List the images below a folder; a folder's name is the label"
+    if label is not None: check_one_of('label', label, LABELS)
+    root, folders = _inner(check_path('source', path))
+    below, loose = _listed(root, folders)
+    splits = {name: split_of(name) for name in below}
+    deep = {n for n, files in below.items() if any(len(p) > 1 for p in files)}
+    if all(splits.values()) and deep:
+        return _split_rows(root, below, splits, label, loose)
+    _refuse_splits(root, splits, label)
+    _say_outside(root, loose)
+    if label != 'parent' and _splits_inside(below): return _inner_splits(below)
+    if label is None and _two_levels(below): raise InputError(_question(root, below))
+    named = {(n, *p): f for n, files in below.items() for p, f in files.items()}
+    return _rows(named, label)
+
+def _rows(files, label, split=''):
+    labels = [p[-2] if label == 'parent' else p[0] for p in files]
+    return _table(files.values(), labels, split)
+
+def _listed(root, folders):
+    "Images below each folder, by the names that lead to them, and those beside the folders"
+    below, loose, n = {f.name: {} for f in folders}, [], len(root.parts)
+    for f in image_files(root):
+        top, *rest = f.parts[n:]
+        if rest: below[top][tuple(rest)] = f
+        else: loose.append(top)
+    for name in [n for n, files in below.items() if not files]:
+        if not any(map(split_of, below)): raise InputError(
+            f'{printable(root/name)}: no images; add some, or remove the folder')
+        warnings.warn(f'{printable(root/name)}: no images; left out')
+        del below[name]
+    return below, loose
 
 # %% ../nbs/06_tables.ipynb #dfb0470b
 def _split_rows(root, below, splits, label, loose):
@@ -167,7 +164,48 @@ def _question(root, below):
     return (f'{printable(root)}: two levels of folders, such as {printable(a)}/{printable(inner)}; pass label=\'top\' '
             f'to take {printable(a)!r} as the class, or label=\'parent\' to take {printable(inner)!r}{guess}')
 
-# %% ../nbs/06_tables.ipynb #57459c11
+# %% ../nbs/06_tables.ipynb #312da30c
+def _located(images, folder, suffix):
+    names = [i for i in images if isinstance(i, (str, os.PathLike))]
+    if len(names) < len(images): return [_pixels_in(i) for i in images]
+    if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
+    names = [str(n) if str(n).lower().endswith(suffix.lower()) else f'{n}{suffix}' for n in names]
+    files = [folder/Path(n).expanduser() for n in names]
+    lost = [i for i, f in enumerate(files) if not f.exists()]
+    mended = {i: f for i in lost if (f := _elsewhere(names[i], folder, names[lost[0]]))}
+    if mended: warnings.warn(f'{len(mended)} of {len(files)} names are of another machine, such as '
+        f'{printable(names[[*mended][0]])!r}; read as {printable([*mended.values()][0])}')
+    if lost and len(lost) == len(files) and not mended: _hint(names[0], folder, suffix)
+    return [mended.get(i, f) for i, f in enumerate(files)]
+
+def _pixels_in(v):
+    if isinstance(v, dict): v = v.get('bytes') or v.get('path')
+    return Path(v).expanduser() if isinstance(v, str) else v
+
+def _elsewhere(name, folder, first):
+    "The file that another machine's name means: back slashes turned, and upper folders left away"
+    parts = [p for p in name.replace('\\', '/').split('/') if p]
+    for k in range(len(parts)):
+        found = folder.joinpath(*parts[k:])
+        if found.exists(): return found if name != parts[-1] else None
+
+_ADDRESS = re.compile(r'\w+://')
+
+def _hint(name, folder, suffix):
+    if _ADDRESS.match(name): raise InputError(f'{printable(name)}: an address; download the images, and give their folder')
+    endings = [f.suffix for f in (folder/name).parent.glob(f'{Path(name).name}.*')
+               if f.suffix.lower() in image_endings()] if (folder/name).parent.is_dir() else []
+    if endings:
+        raise InputError(f"{printable(folder/name)}: no such file, but with the ending {endings[0]}; "
+                                 f"pass suffix='{endings[0]}'")
+    inner = [d for d in sorted(folder.iterdir()) if d.is_dir() and [*d.glob(f'{Path(name).name}*')]
+             ] if folder.is_dir() and not Path(name).is_absolute() else []
+    if inner:
+        raise InputError(f'{printable(folder/name)}: no such file, but one in {printable(inner[0])}; '
+        f"pass folder='{printable(inner[0])}'" + ('' if (inner[0]/name).exists()
+            else ' and suffix'))
+
+# %% ../nbs/06_tables.ipynb #7787cb57
 def table_from_frame(
     frame:pd.DataFrame, # A row for each image
     file_col:str='file', # Column with the image files, or with pixels
@@ -188,17 +226,19 @@ def table_from_frame(
     labels = _marked(frame[marks]) if marks else _labels(frame[label_col], label_delim)
     if label_delim is None: _say_joined(labels)
     _refuse_numbers(labels, f'{name}: column {label_col!r}')
-    def place(i):
-        return f'{name}: row {i}' if lines is None else f'{name}: line {lines[i]}'
-    for i, (image, label) in enumerate(zip(images, labels)):
-        if label is None or _missing(image): raise InputError(
-            f'{place(i)} has no file or no label; fill it in or remove the row')
-    taken = file_col, *(marks or [label_col]), *([group]
-        if isinstance(group, str) else [])
+    _refuse_gaps(images, labels, name, lines)
+    named = [group] if isinstance(group, str) else []
+    taken = file_col, *(marks or [label_col]), *named
     split = _split_column(frame, taken, split_col)
-    table = _table(_located(images, check_path('folder', folder), suffix),
-        labels, split)
+    files = _located(images, check_path('folder', folder), suffix)
+    table = _table(files, labels, split)
     return table if group is None else with_groups(table, group, frame)
+
+def _refuse_gaps(images, labels, name, lines):
+    for i, (image, label) in enumerate(zip(images, labels)):
+        if label is not None and not _missing(image): continue
+        place = f'row {i}' if lines is None else f'line {lines[i]}'
+        raise InputError(f'{name}: {place} has no file or no label; fill it in or remove the row')
 
 _COLUMNS = dict(file='file image img file_name filename path filepath image_path image_file'.split(),
                 label='label labels class class_name category target'.split())
@@ -294,47 +334,6 @@ _CUT = 'cut them into classes, as pandas.cut does,'
 def _number(label):
     try: return float(label.strip().rstrip('%').replace(',', '.', 1))
     except ValueError: return None
-
-# %% ../nbs/06_tables.ipynb #312da30c
-def _located(images, folder, suffix):
-    names = [i for i in images if isinstance(i, (str, os.PathLike))]
-    if len(names) < len(images): return [_pixels_in(i) for i in images]
-    if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
-    names = [str(n) if str(n).lower().endswith(suffix.lower()) else f'{n}{suffix}' for n in names]
-    files = [folder/Path(n).expanduser() for n in names]
-    lost = [i for i, f in enumerate(files) if not f.exists()]
-    mended = {i: f for i in lost if (f := _elsewhere(names[i], folder, names[lost[0]]))}
-    if mended: warnings.warn(f'{len(mended)} of {len(files)} names are of another machine, such as '
-        f'{printable(names[[*mended][0]])!r}; read as {printable([*mended.values()][0])}')
-    if lost and len(lost) == len(files) and not mended: _hint(names[0], folder, suffix)
-    return [mended.get(i, f) for i, f in enumerate(files)]
-
-def _pixels_in(v):
-    if isinstance(v, dict): v = v.get('bytes') or v.get('path')
-    return Path(v).expanduser() if isinstance(v, str) else v
-
-def _elsewhere(name, folder, first):
-    "The file that another machine's name means: back slashes turned, and upper folders left away"
-    parts = [p for p in name.replace('\\', '/').split('/') if p]
-    for k in range(len(parts)):
-        found = folder.joinpath(*parts[k:])
-        if found.exists(): return found if name != parts[-1] else None
-
-_ADDRESS = re.compile(r'\w+://')
-
-def _hint(name, folder, suffix):
-    if _ADDRESS.match(name): raise InputError(f'{printable(name)}: an address; download the images, and give their folder')
-    endings = [f.suffix for f in (folder/name).parent.glob(f'{Path(name).name}.*')
-               if f.suffix.lower() in image_endings()] if (folder/name).parent.is_dir() else []
-    if endings:
-        raise InputError(f"{printable(folder/name)}: no such file, but with the ending {endings[0]}; "
-                                 f"pass suffix='{endings[0]}'")
-    inner = [d for d in sorted(folder.iterdir()) if d.is_dir() and [*d.glob(f'{Path(name).name}*')]
-             ] if folder.is_dir() and not Path(name).is_absolute() else []
-    if inner:
-        raise InputError(f'{printable(folder/name)}: no such file, but one in {printable(inner[0])}; '
-        f"pass folder='{printable(inner[0])}'" + ('' if (inner[0]/name).exists()
-            else ' and suffix'))
 
 # %% ../nbs/06_tables.ipynb #fc090c4b
 _FOLDS = re.compile(r'set|(.*[^a-z])?((k|cv)?folds?|splits?|subset|partition|hold_?out)([^a-z].*)?', re.I)
@@ -587,17 +586,15 @@ def with_groups(
             raise InputError(f'group: row {keys.index("")} has no {group!r}; fill it in')
         return table.assign(group=keys)
     rule = _group_rule(group, frame)
-    if any(not isinstance(f, (str, os.PathLike)) for f in table.image):
-        raise InputError(
+    if any(not isinstance(f, (str, os.PathLike)) for f in table.image): raise InputError(
         'group: these images have no file names; give a column of the table')
     return table.assign(group=[rule(f) for f in table.image])
 
 def _group_rule(group, frame):
     if callable(group): return lambda f: str(group(Path(f).name))
     if group == 'parent': return lambda f: str(Path(f).parent)
-    try:
-        pattern = re.compile(group) if isinstance(group,
-            str) and '(' in group else None
+    written = isinstance(group, str) and '(' in group
+    try: pattern = re.compile(group) if written else None
     except re.error as e:
         raise InputError(f'group: {group!r} is no regular expression ({e})') from None
     if pattern and pattern.groups:
