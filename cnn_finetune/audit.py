@@ -56,7 +56,8 @@ def _unreadable(facts):
         yield 'error', 'unreadable', f.file, f.error, "repair or remove it, or pass bad='skip'"
 
 def _classes(good, validated):
-    counts = good.label[good.split.ne('test')].explode().value_counts() # A tuple counts for each of its classes
+    labels = good.label[good.split.ne('test')].explode() # A tuple counts for each of its classes
+    counts = labels.value_counts()
     if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}',
                                'a classifier needs images of two classes or more')
     elif validated and not good.split.eq('valid').any() and counts.min() < 2: yield (
@@ -65,7 +66,8 @@ def _classes(good, validated):
 
 def _names(good):
     alike = {}
-    for name in good.label.explode().dropna().unique(): alike.setdefault(_folded(name), []).append(name)
+    for name in good.label.explode().dropna().unique():
+        alike.setdefault(_folded(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             yield ('warning', 'names', '', 'classes ' + ' and '.join(map(repr, sorted(names)))
@@ -167,7 +169,8 @@ def _flat(good):
 
 def _with_bits(good, pre):
     "Settings with the range of deep images, and what is to be said about ranges"
-    deep, found = good[good['mode'].str.startswith(('I', 'F')) | good['mode'].str.endswith(';16')], []
+    mode, found = good['mode'].str, []
+    deep = good[mode.startswith(('I', 'F')) | mode.endswith(';16')]
     plain = good.drop(deep.index)
     if len(plain) and _use(plain, 0, 255) < LEAST_USE: found.append(('warning', 'range', '',
         f'all values are from {plain.low.min():g} to {plain.high.max():g} of 255',
@@ -220,7 +223,8 @@ def _other_shape(good, pre):
     ratio, area = (good.h/good.w).median(), pre.height*pre.width
     sides = [max(32, 32*round(math.sqrt(area*r)/32)) for r in (ratio, 1/ratio)]
     sees = [_seen(good, p).quantile(.1) for p in (pre, replace(pre, size=tuple(sides)))]
-    other = f", or size=({sides[0]}, {sides[1]})" if sees[1] > sees[0] else '' # Not where some are wide and some tall
+    more = sees[1] > sees[0] # Not where some are wide and some tall
+    other = f', or size=({sides[0]}, {sides[1]})' if more else ''
     return f"fit='pad' or fit='squish' shows all of it{other}, or crop=1 more"
 
 # %% ../nbs/07_audit.ipynb #e0e3481c
@@ -291,7 +295,8 @@ def _facts_table(table, facts):
     return f.assign(label=table.label.to_numpy(), split=table.split.to_numpy(), side=side,
         group=group)
 
-def _name(image, i): return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
+def _name(image, i):
+    return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
 def _summary(facts, good, pre):
     h, w = good.h.median(), good.w.median()
