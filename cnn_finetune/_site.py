@@ -25,15 +25,6 @@ def parts(
         return _tidy('\n'.join(chosen))
     return [n for n in body if not _is_private(n)], text(False), text(True)
 
-# %% ../nbs/site.ipynb #949269a6
-def top_level(
-    source:str, # Of a code cell
-) -> list: # Syntax nodes
-    "The functions and classes of the top level"
-    kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
-    return [n for n in ast.parse(source).body if isinstance(n, kinds)]
-
-# %% ../nbs/site.ipynb #fa1546f2
 def _is_private(node):
     return node.name.startswith('_') and not node.name.endswith('__')
 
@@ -45,6 +36,14 @@ def _lines(node, lines):
 def _tidy(text):
     blocks = [block.strip('\n') for block in text.split('\n\n')]
     return '\n\n'.join(filter(None, blocks))
+
+# %% ../nbs/site.ipynb #949269a6
+def top_level(
+    source:str, # Of a code cell
+) -> list: # Syntax nodes
+    "The functions and classes of the top level"
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+    return [n for n in ast.parse(source).body if isinstance(n, kinds)]
 
 # %% ../nbs/site.ipynb #f60b3c86
 def heading(
@@ -79,6 +78,24 @@ class Definitions(Processor):
             else: cells, waiting = cells + waiting + new, []
         self.nb.cells = cells + waiting
 
+def _module(nb):
+    found = [c.directives_.get('default_exp') for c in nb.cells]
+    return next(filter(None, found), '')
+
+def _anchors(nb):
+    texts = [c.source for c in nb.cells if c.cell_type == 'markdown']
+    titles = re.findall(r'(?m)^#+ +(.+?)\s*$', '\n'.join(texts))
+    names = {re.sub(r'\W+', '-', t.lower()).strip('-') for t in titles}
+    return names | {c.directives_.get('label') for c in nb.cells}
+
+def _is_seen(cell):
+    gone = {'export', 'exporti', 'hide', 'default_exp'}
+    if cell.cell_type != 'code': return True
+    return bool(cell.source.strip()) and not gone & set(cell.directives_)
+
+def _is_exported(cell):
+    return cell.cell_type == 'code' and 'exports' in cell.directives_
+
 # %% ../nbs/site.ipynb #8d9a60a5
 def page_cells(
     cell, # Of the notebook
@@ -94,25 +111,6 @@ def page_cells(
     cell.source = shown
     more = [_folded(helpers)] if helpers else []
     return [mk_cell(title, 'markdown'), cell, *more], True
-
-# %% ../nbs/site.ipynb #201e7ea3
-def _module(nb):
-    found = [c.directives_.get('default_exp') for c in nb.cells]
-    return next(filter(None, found), '')
-
-def _anchors(nb):
-    texts = [c.source for c in nb.cells if c.cell_type == 'markdown']
-    titles = re.findall(r'(?m)^#+ +(.+?)\s*$', '\n'.join(texts))
-    names = {re.sub(r'\W+', '-', t.lower()).strip('-') for t in titles}
-    return names | {c.directives_.get('label') for c in nb.cells}
-
-def _is_exported(cell):
-    return cell.cell_type == 'code' and 'exports' in cell.directives_
-
-def _is_seen(cell):
-    gone = {'export', 'exporti', 'hide', 'default_exp'}
-    if cell.cell_type != 'code': return True
-    return bool(cell.source.strip()) and not gone & set(cell.directives_)
 
 def _names(node):
     name = showdoc_nm(node)

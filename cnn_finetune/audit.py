@@ -56,7 +56,8 @@ def _unreadable(facts):
         yield 'error', 'unreadable', f.file, f.error, "repair or remove it, or pass bad='skip'"
 
 def _classes(good, validated):
-    counts = good.label[good.split.ne('test')].explode().value_counts() # A tuple counts for each of its classes
+    labels = good.label[good.split.ne('test')].explode() # A tuple counts for each of its classes
+    counts = labels.value_counts()
     if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}',
                                'a classifier needs images of two classes or more')
     elif validated and not good.split.eq('valid').any() and counts.min() < 2: yield (
@@ -65,7 +66,8 @@ def _classes(good, validated):
 
 def _names(good):
     alike = {}
-    for name in good.label.explode().dropna().unique(): alike.setdefault(_folded(name), []).append(name)
+    for name in good.label.explode().dropna().unique():
+        alike.setdefault(_folded(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             yield ('warning', 'names', '', 'classes ' + ' and '.join(map(repr, sorted(names)))
@@ -167,7 +169,8 @@ def _flat(good):
 
 def _with_bits(good, pre):
     "Settings with the range of deep images, and what is to be said about ranges"
-    deep, found = good[good['mode'].str.startswith(('I', 'F')) | good['mode'].str.endswith(';16')], []
+    mode, found = good['mode'].str, []
+    deep = good[mode.startswith(('I', 'F')) | mode.endswith(';16')]
     plain = good.drop(deep.index)
     if len(plain) and _use(plain, 0, 255) < LEAST_USE: found.append(('warning', 'range', '',
         f'all values are from {plain.low.min():g} to {plain.high.max():g} of 255',
@@ -220,7 +223,8 @@ def _other_shape(good, pre):
     ratio, area = (good.h/good.w).median(), pre.height*pre.width
     sides = [max(32, 32*round(math.sqrt(area*r)/32)) for r in (ratio, 1/ratio)]
     sees = [_seen(good, p).quantile(.1) for p in (pre, replace(pre, size=tuple(sides)))]
-    other = f", or size=({sides[0]}, {sides[1]})" if sees[1] > sees[0] else '' # Not where some are wide and some tall
+    more = sees[1] > sees[0] # Not where some are wide and some tall
+    other = f', or size=({sides[0]}, {sides[1]})' if more else ''
     return f"fit='pad' or fit='squish' shows all of it{other}, or crop=1 more"
 
 # %% ../nbs/07_audit.ipynb #e0e3481c
@@ -238,18 +242,12 @@ def audit_table(
     facts = _facts_table(table, read_facts(table.image, pre, cache))
     good = facts[facts.error.isna()]
     pre, ranges = _with_bits(good, pre)
-    rules = [_unreadable(facts), _classes(good, validated),
-             _names(good), _splits(good), _copies(good), _groups(good), _flat(good), ranges, _shapes(good, pre)]
+    rules = [_unreadable(facts), _classes(good, validated), _names(good), _splits(good),
+             _copies(good), _groups(good), _flat(good), ranges, _shapes(good, pre)]
     rows = [*told, *(f for rule in rules for f in rule)]
-    found = pd.DataFrame(rows, columns=['severity', 'kind', 'file',
-        'finding', 'remedy'])
-    rank = found.severity.map([*SEVERITIES].index)
-    order = rank.sort_values(ascending=False, kind='stable')
-    kept = table.assign(digest=facts.digest.to_numpy(),
-        stamp=facts.stamp.to_numpy())[facts.error.isna().to_numpy()]
-    return Audit(kept.reset_index(drop=True),
-        found.loc[order.index].reset_index(drop=True),
-                 _summary(facts, good, pre), pre)
+    marked = table.assign(digest=facts.digest.to_numpy(), stamp=facts.stamp.to_numpy())
+    kept = marked[facts.error.isna().to_numpy()].reset_index(drop=True)
+    return Audit(kept, _worst_first(rows), _summary(facts, good, pre), pre)
 
 def read_facts(
     images, # Files or pixels
@@ -259,12 +257,16 @@ def read_facts(
     "Read images, large files in threads; small ones are as quick in one"
     images = [*images]
     large = np.mean([0, *map(_bytes, images[:64])]) > 2**14
-    def read(part):
-        return [image_facts(image, pre, cache) for image in part]
+    parts = [images[i:i + 64] for i in range(0, len(images), 64)]
+    def read(part): return [image_facts(image, pre, cache) for image in part]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if large else 1) as pool:
-        parts = pool.map(read, [images[i:i + 64]
-            for i in range(0, len(images), 64)])
-        return [f for part in parts for f in part]
+        return [f for found in pool.map(read, parts) for f in found]
+
+def _worst_first(rows):
+    found = pd.DataFrame(rows, columns=['severity', 'kind', 'file', 'finding', 'remedy'])
+    rank = found.severity.map([*SEVERITIES].index)
+    order = rank.sort_values(ascending=False, kind='stable').index
+    return found.loc[order].reset_index(drop=True)
 
 def _bytes(image):
     try: return os.path.getsize(image)
@@ -293,7 +295,8 @@ def _facts_table(table, facts):
     return f.assign(label=table.label.to_numpy(), split=table.split.to_numpy(), side=side,
         group=group)
 
-def _name(image, i): return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
+def _name(image, i):
+    return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
 def _summary(facts, good, pre):
     h, w = good.h.median(), good.w.median()
@@ -327,8 +330,8 @@ def audit(
 ) -> Audit: # Everything that was found
     "Read every image and say what is wrong, how bad it is, and what to do"
     pre = Preprocess(size, fit=fit, crop=crop, max_pixels=max_pixels)
-    outs = [refuse_existing(f, 'file') for f in (csv, json)
-        if f is not None]
+    asked = (_write_csv, csv), (_write_json, json)
+    outs = {write: refuse_existing(f, 'file') for write, f in asked if f is not None}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         table = table_from(source, file_col, label_col, folder, suffix,
@@ -336,9 +339,7 @@ def audit(
     told = [('warning', 'source', '', str(w.message),
         'look whether this is meant') for w in caught]
     found = audit_table(table, pre, told=told)
-    for f, write in zip(outs, [w for w, o in ((_write_csv, csv),
-        (_write_json, json)) if o is not None]):
-        write(found, f)
+    for write, f in outs.items(): write(found, f)
     return found
 
 def _write_csv(found, file):

@@ -115,6 +115,51 @@ def save_bundle(
     if learn.cnn.sums is not None and not learn.cnn.sums.hold(learn.cnn): learn.cnn.sums = None
     return write_bundle(learn.cnn, path)
 
+# %% ../nbs/22_bundle.ipynb #590f88a1
+class _WholeNumbers(TorchFunctionMode):
+    "On the device meta, whole numbers still have content: some networks compute their widths with them"
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if f not in (torch.arange, torch.tensor): return f(*args, **kwargs)
+        real = f(*args, **dict(device='cpu') | kwargs)
+        return real.to('meta') if real.is_floating_point() else real
+
+@lru_cache(maxsize=8)
+def _tensors(text):
+    "Name to type and shape of every tensor of the network that a description means"
+    about = json.loads(text)
+    with torch.random.fork_rng(devices=[]), torch.device('meta'), _WholeNumbers():
+        return _network(about).state_dict()
+
+def _checked_weights(file, sums, about):
+    name = printable(file)
+    try: expected = _tensors(json.dumps(about))
+    except Exception as e:
+        why, text = str(e).partition('\n')[0][:300], file.with_name('bundle.json')
+        raise InputError(f"{printable(text)}: {why}") from None
+    try: size, head = file.stat().st_size, read_regular(file, 8)
+    except OSError as e: raise _unreadable(file, e) from None
+    n, least = int.from_bytes(head, 'little'), _bytes(expected)
+    if size < least: raise InputError(
+        f"{name}: {size} bytes, but the weights of {about['arch']} are {least}; copy the bundle again")
+    if size != 8 + n + least or n > 10_000 + 500*len(expected): raise InputError(
+        f"{name}: these are not the weights of {about['arch']}, which are {least} bytes and a header")
+    _checked_digest(file, sums)
+    try: weights = load(read_regular(file, limit=size))
+    except Exception as e: raise InputError(f'{name}: damaged ({str(e)[:160]})') from None
+    _same_tensors(file, weights, expected)
+    _all_finite(weights, name)
+    return weights
+
+def _bytes(state): return sum(v.numel()*v.element_size() for v in state.values())
+
+def _same_tensors(file, weights, expected):
+    def kind(t): return t.dtype, t.shape
+    odd = [k for k in {*weights, *expected} if k not in weights or k not in expected
+           or kind(weights[k]) != kind(expected[k])]
+    if odd: raise InputError(f'{printable(file)}: not the weights of this network: '
+                             f'{len(odd)} tensors differ, such as {min(odd)[:100]!r}')
+
 # %% ../nbs/22_bundle.ipynb #8faaedb0
 def bundle_folder(
     path:str|Path, # A bundle, or a run that holds one
@@ -194,51 +239,6 @@ def _checked_about(file, sums):
     if wrong is None: return about
     what = wrong.message if len(wrong.message) < 200 else f'... {wrong.message[-150:]}'
     raise InputError(f'{printable(file)}: {wrong.json_path}: {what}; save the bundle again')
-
-# %% ../nbs/22_bundle.ipynb #590f88a1
-class _WholeNumbers(TorchFunctionMode):
-    "On the device meta, whole numbers still have content: some networks compute their widths with them"
-    def __torch_function__(self, f, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if f not in (torch.arange, torch.tensor): return f(*args, **kwargs)
-        real = f(*args, **dict(device='cpu') | kwargs)
-        return real.to('meta') if real.is_floating_point() else real
-
-@lru_cache(maxsize=8)
-def _tensors(text):
-    "Name to type and shape of every tensor of the network that a description means"
-    about = json.loads(text)
-    with torch.random.fork_rng(devices=[]), torch.device('meta'), _WholeNumbers():
-        return _network(about).state_dict()
-
-def _checked_weights(file, sums, about):
-    name = printable(file)
-    try: expected = _tensors(json.dumps(about))
-    except Exception as e:
-        why, text = str(e).partition('\n')[0][:300], file.with_name('bundle.json')
-        raise InputError(f"{printable(text)}: {why}") from None
-    try: size, head = file.stat().st_size, read_regular(file, 8)
-    except OSError as e: raise _unreadable(file, e) from None
-    n, least = int.from_bytes(head, 'little'), _bytes(expected)
-    if size < least: raise InputError(
-        f"{name}: {size} bytes, but the weights of {about['arch']} are {least}; copy the bundle again")
-    if size != 8 + n + least or n > 10_000 + 500*len(expected): raise InputError(
-        f"{name}: these are not the weights of {about['arch']}, which are {least} bytes and a header")
-    _checked_digest(file, sums)
-    try: weights = load(read_regular(file, limit=size))
-    except Exception as e: raise InputError(f'{name}: damaged ({str(e)[:160]})') from None
-    _same_tensors(file, weights, expected)
-    _all_finite(weights, name)
-    return weights
-
-def _bytes(state): return sum(v.numel()*v.element_size() for v in state.values())
-
-def _same_tensors(file, weights, expected):
-    def kind(t): return t.dtype, t.shape
-    odd = [k for k in {*weights, *expected} if k not in weights or k not in expected
-           or kind(weights[k]) != kind(expected[k])]
-    if odd: raise InputError(f'{printable(file)}: not the weights of this network: '
-                             f'{len(odd)} tensors differ, such as {min(odd)[:100]!r}')
 
 # %% ../nbs/22_bundle.ipynb #f89cef15
 def bundle_sums(

@@ -160,9 +160,11 @@ def shell_words(
 ) -> str: # With options
     "A message in the words of the shell"
     def option(m):
-        value = m[2].replace(', ', 'x').strip('()') if m[1] == 'size' else m[2].strip("'")
-        if m[2][0] == '(' and m[1] != 'size': value = f"[{m[2][1:-1].replace(' ', '')}]"
-        return f"--{m[1].replace('_', '-')} {shlex.quote(value)}"
+        name, value = m[1], m[2]
+        if name == 'size': value = value.replace(', ', 'x').strip('()')
+        elif value[0] == '(': value = f"[{value[1:-1].replace(' ', '')}]"
+        else: value = value.strip("'")
+        return f"--{name.replace('_', '-')} {shlex.quote(value)}"
     return _SPELT.sub(option, text)
 
 # %% ../nbs/25_cli.ipynb #82bd019e

@@ -183,10 +183,14 @@ def _own_split(rows, valid_pct, seed):
     if groups is None and _several(rows.label): groups = range(len(rows))
     if groups is None: return stratified_split(rows.label, valid_pct, seed)
     split = grouped_split(rows.label, groups, valid_pct, seed)
-    lost = sorted(_classes_of(rows.label) - _classes_of(rows.label[split == 'valid'])) if valid_pct else []
-    if lost: warnings.warn(f'class {lost[0]!r} is in one group only, so none of its images can be validated on'
-                           + (f'; and {len(lost) - 1} more classes' if len(lost) > 1 else ''))
+    if valid_pct: _say_unvalidated(rows.label, rows.label[split == 'valid'])
     return split
+
+def _say_unvalidated(labels, valid):
+    lost = sorted(_classes_of(labels) - _classes_of(valid))
+    more = f'; and {len(lost) - 1} more classes' if len(lost) > 1 else ''
+    if lost: warnings.warn(f'class {lost[0]!r} is in one group only, so none of its '
+                           f'images can be validated on{more}')
 
 # %% ../nbs/08_data.ipynb #bcb2d8fd
 class SoftCrossEntropy(CrossEntropyLossFlat):
@@ -195,11 +199,13 @@ class SoftCrossEntropy(CrossEntropyLossFlat):
         logits, # (b, classes)
         y, # Places of the classes (b,), or shares (b, classes)
     ): # Mean over the batch
-        logits, y, w = *(t.as_subclass(torch.Tensor) for t in (logits, y)), self.func.weight
+        logits, y = (t.as_subclass(torch.Tensor) for t in (logits, y))
+        w, smooth = self.func.weight, self.func.label_smoothing
         if w is None: return self.func(logits, y)
-        each = F.cross_entropy(logits, y, reduction='none', label_smoothing=self.func.label_smoothing)
+        each = F.cross_entropy(logits, y, reduction='none', label_smoothing=smooth)
         own = w.to(logits)[y] if y.ndim < logits.ndim else y@w.to(logits)
-        return each*own if self.func.reduction == 'none' else (each*own).sum()/own.sum()
+        if self.func.reduction == 'none': return each*own
+        return (each*own).sum()/own.sum()
 
 # %% ../nbs/08_data.ipynb #4d0930a8
 @dataclass(frozen=True)
@@ -212,17 +218,22 @@ class SingleLabel:
     ) -> torch.Tensor: # Their places in the vocabulary (n,), int64
         places = {name: i for i, name in enumerate(self.vocab)}
         return torch.tensor([places[name] for name in labels], dtype=torch.int64)
-    def decode(self, y): return Category(self.vocab[int(y.argmax() if torch.as_tensor(y).ndim else y)])
+    def decode(self, y):
+        place = y.argmax() if torch.as_tensor(y).ndim else y
+        return Category(self.vocab[int(place)])
     def typed(self, y): return TensorCategory(y)
     def loss_func(self,
         label_smoothing:float=0., # Share of the target spread over all classes, in [0, 1)
         weights:torch.Tensor=None, # One for each class
     ): return SoftCrossEntropy(label_smoothing=label_smoothing, weight=weights)
     def metrics(self): return [accuracy]
-    def counts(self, y): return torch.bincount(torch.as_tensor(y), minlength=len(self.vocab))
-    def class_weights(self, counts, n): return counts.sum()/(len(self.vocab)*counts.clamp(1))
+    def counts(self, y):
+        return torch.bincount(torch.as_tensor(y), minlength=len(self.vocab))
+    def class_weights(self, counts, n):
+        return counts.sum()/(len(self.vocab)*counts.clamp(1))
     def log_prior(self, counts, n): return (counts.clamp(1)/counts.sum()).log()
-    def draws(self, y, counts): return 1/counts.clamp(1)[torch.as_tensor(y)] # How often a row is drawn
+    def draws(self, y, counts): # How often a row is drawn
+        return 1/counts.clamp(1)[torch.as_tensor(y)]
 
 # %% ../nbs/08_data.ipynb #2d0e7193
 class BinaryLoss(nn.Module):
@@ -258,7 +269,9 @@ class MultiLabel:
         y = torch.zeros(len(labels), len(self.vocab))
         for row, names in zip(y, labels): row[[places[name] for name in names]] = 1
         return y
-    def decode(self, y): return MultiCategory(self.vocab[i] for i in torch.as_tensor(y).nonzero().flatten())
+    def decode(self, y):
+        places = torch.as_tensor(y).nonzero().flatten()
+        return MultiCategory(self.vocab[i] for i in places)
     def typed(self, y): return TensorMultiCategory(y)
     def loss_func(self,
         label_smoothing:float=0., # Share of each target that is moved to ½, in [0, 1)
@@ -269,7 +282,8 @@ class MultiLabel:
         return [AccumMetric(f, name=name, **shape) for name, f in _SCORES.items()]
     def counts(self, y): return torch.as_tensor(y).sum(0)
     def class_weights(self, counts, n): return (n - counts)/counts.clamp(1)
-    def log_prior(self, counts, n): return (counts.clamp(1)/(n - counts).clamp(1)).log()
+    def log_prior(self, counts, n):
+        return (counts.clamp(1)/(n - counts).clamp(1)).log()
     def draws(self, y, counts): # By the rarest class of each image
         rarest = torch.where(torch.as_tensor(y) > 0, counts, counts.max()).amin(1)
         return 1/rarest.clamp(1)
@@ -333,12 +347,16 @@ def _random_box(size, rng, min_scale, shape):
     return (w - bw)/2, (h - bh)/2, (w + bw)/2, (h + bh)/2
 
 # %% ../nbs/08_data.ipynb #3cffe7a5
-_GREY = 127 # What fills places that a change leaves empty; 0 after the normalisation of most networks
-AUGMENTS = dict(trivial=lambda v2: v2.TrivialAugmentWide(fill=_GREY), rand=lambda v2: v2.RandAugment(fill=_GREY),
-    color=lambda v2: v2.ColorJitter(.3, .3, .3, .05), erasing=lambda v2: v2.RandomErasing(value=_GREY),
-    blur=lambda v2: v2.RandomApply([v2.GaussianBlur(5, (.1, 2.))], .5)) # Of one image
-MIXES = dict(mixup=lambda v2, n: v2.MixUp(alpha=.2, num_classes=n),
-             cutmix=lambda v2, n: v2.CutMix(num_classes=n)) # Of a batch and its targets
+_GREY = 127 # Fills what a change leaves empty; 0 after the normalisation of most networks
+AUGMENTS = dict( # Of one image
+    trivial=lambda v2: v2.TrivialAugmentWide(fill=_GREY),
+    rand=lambda v2: v2.RandAugment(fill=_GREY),
+    color=lambda v2: v2.ColorJitter(.3, .3, .3, .05),
+    erasing=lambda v2: v2.RandomErasing(value=_GREY),
+    blur=lambda v2: v2.RandomApply([v2.GaussianBlur(5, (.1, 2.))], .5))
+MIXES = dict( # Of a batch and its targets
+    mixup=lambda v2, n: v2.MixUp(alpha=.2, num_classes=n),
+    cutmix=lambda v2, n: v2.CutMix(num_classes=n))
 
 def augment_names(
     augment:bool|str|list, # Names joined by +, or a list of them; True and False name none
@@ -378,7 +396,9 @@ def _transforms(of, names, *args):
     makers = dict(image=AUGMENTS, batch=MIXES)[of]
     return [makers[n](v2, *args) for n in names if n in makers]
 
-def _number(key): return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _number(key):
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
 
 def _changed(transforms, key, x, *y):
     "Transforms draw from torch's generator, which is put back as it was"
@@ -496,7 +516,8 @@ class ImageLoader(TfmdDL):
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0,
                          after_batch=after_batch, **kwargs)
     def new(self, dataset=None, cls=None, **kwargs):
-        own = dict(random_views=self.random_views, n_threads=self.n_threads, augment=self.augment)
+        own = dict(random_views=self.random_views, n_threads=self.n_threads,
+                   augment=self.augment)
         if dataset is None or dataset is self.dataset: own['weights'] = self.weights
         return super().new(dataset, cls, **own | kwargs)
     def _one_pass(self): # fastai looks at the first row for the types, where there is one
@@ -544,15 +565,20 @@ class ImageData(DataLoaders):
     @property
     def c(self): return len(self.vocab)
     @property
-    def weights(self): return self.train.weights # Of the training images when they are drawn, or None
+    def weights(self): # Of the training images when they are drawn, or None
+        return self.train.weights
     @property
-    def augment(self): return self.train.augment # What is done to training images beside crops and mirrors
+    def augment(self): # What is done to training images beside crops and mirrors
+        return self.train.augment
     def __repr__(self):
         counts, (h, w) = self.table.split.value_counts(), self.pre.size
-        sizes = [f'{counts[s]} {s}' for s in ('train', 'valid', 'test') if s in counts]
-        bits = '; values {:g} to {:g}'.format(*self.pre.bits) if self.pre.bits else ''
-        more = f'; augmented by {", ".join(self.augment.names)}' if self.augment.names else ''
-        return f'{self.c} classes; {", ".join(sizes)}; {h} x {w} pixels{bits}{more}'
+        splits = [s for s in ('train', 'valid', 'test') if s in counts]
+        sizes = ', '.join(f'{counts[s]} {s}' for s in splits)
+        said = [f'{self.c} classes', sizes, f'{h} x {w} pixels']
+        if self.pre.bits: said.append('values {:g} to {:g}'.format(*self.pre.bits))
+        names = self.augment.names
+        if names: said.append(f'augmented by {", ".join(names)}')
+        return '; '.join(said)
     def new_empty(self):
         return self._like([dl.new(dl.dataset.new_empty()) for dl in self.loaders])
     def _like(self, loaders):
@@ -574,7 +600,8 @@ def drawn(self:ImageData,
     weights:list, # How often each training image is drawn, relative to the others (n,)
 ) -> ImageData: # New loaders over the same rows
     "The same data, with training images drawn by weight and with replacement"
-    return self._like([self.train.new(weights=[*map(float, weights)]), self.valid.new()])
+    train = self.train.new(weights=[*map(float, weights)])
+    return self._like([train, self.valid.new()])
 
 @patch
 def as_validation(self:ImageData
@@ -628,8 +655,8 @@ def table_dls(
     targets = targets_of(table.label)
     n_threads = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
     parts = {s: table[table.split.eq(s)] for s in ('train', 'valid')}
-    more, several = Augment(augment_names(augment), len(targets.vocab)), targets.kind == 'multilabel'
-    more = _for_data(more, pre, several)
+    named = Augment(augment_names(augment), len(targets.vocab))
+    more = _for_data(named, pre, targets.kind == 'multilabel')
     view = RandomView(pre, flip) if augment is not False else None
     def rows(split): return ImageSet(parts[split], pre, targets, view, cache)
     bs = min(bs, len(parts['train']))
@@ -689,7 +716,9 @@ def image_dls(
     options = pre, bs, valid_pct, seed, augment, flip, bad, num_workers, cache, leaks
     return table_dls(table, *options)
 
-def _name_of(source): return str(source).removeprefix(NAMED) if isinstance(source, (str, Path)) else ''
+def _name_of(source):
+    if not isinstance(source, (str, Path)): return ''
+    return str(source).removeprefix(NAMED)
 
 # %% ../nbs/08_data.ipynb #4919cb2e
 def test_dl(

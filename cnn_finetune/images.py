@@ -56,7 +56,8 @@ def _check(pre):
     if len(size) != 2: raise InputError(f'size: {pre.size!r}; give one number '
                                         'of pixels, or two: height, width')
     put('size', tuple(check_whole('size', n, 16) for n in size))
-    if max(pre.size) > LARGEST: raise InputError(f'size: {pre.size}; give {LARGEST} pixels at most')
+    if max(pre.size) > LARGEST: raise InputError(
+        f'size: {pre.size}; give {LARGEST} pixels at most')
     check_one_of('mode', pre.mode, CHANNELS)
     check_one_of('fit', pre.fit, FITS)
     check_one_of('interpolation', pre.interpolation, FILTERS)
@@ -90,25 +91,6 @@ def _bits(values):
     if low < high: return low, high
     raise InputError(f'bits: {values!r}; the brightest value must be larger')
 
-# %% ../nbs/04_images.ipynb #2a639847
-@patch
-def open(self:Preprocess,
-    source, # A file, its bytes, a PIL image, or a uint8 array (h, w[, c])
-) -> Image.Image: # Upright, in the wanted mode, shorter side at most twice the size
-    "Decode one image"
-    return _finished(_opened(source, self), source, self)
-
-def _finished(im, source, self):
-    much = min(im.size) >= 4*max(self.size) # Else (2) says 1
-    if much and not isinstance(source, Image.Image): im.draft(None, (2*max(self.size),)*2)
-    bits = self.bits or _declared(im)
-    im = _eight_bit(_upright(_scaled_colour(im, bits)), bits)
-    return _reduced(_in_mode(im, self), self)
-
-def _upright(im): # Without a copy where it is
-    im.load()
-    return im if im.getexif().get(0x0112, 1) == 1 else ImageOps.exif_transpose(im)
-
 # %% ../nbs/04_images.ipynb #6ca0b12f
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26
 _FORMATS = None
@@ -120,18 +102,21 @@ def _formats():
     if _FORMATS is None:
         Image.init()
         known = [f for f in Image.OPEN if f not in ('EPS', 'WMF')]
-        _FORMATS = sorted(known, key=lambda f: f not in ('JPEG', 'PNG')) # The most frequent first
+        _FORMATS = sorted(known, key=_is_rare)
     return _FORMATS
+
+def _is_rare(name): return name not in ('JPEG', 'PNG') # Which are tried first
 
 def _opened(source, pre):
     if isinstance(source, Image.Image): return _small_enough(source, pre)
     if isinstance(source, np.ndarray): return Image.fromarray(_pixels(source))
     if isinstance(source, (str, os.PathLike)): source = _content(source, pre)
     if isinstance(source, io.BytesIO): source = source.getvalue()
-    if not isinstance(source, bytes): raise InputError(
-        f'image: a {type(source).__name__}; give a file, a PIL image or a uint8 array')
+    if not isinstance(source, bytes): raise InputError(f'image: a '
+        f'{type(source).__name__}; give a file, a PIL image or a uint8 array')
     if _is_heif(source): _register_heif()
-    if pre.max_pixels > (Image.MAX_IMAGE_PIXELS or np.inf): Image.MAX_IMAGE_PIXELS = pre.max_pixels
+    allowed = Image.MAX_IMAGE_PIXELS or np.inf
+    if pre.max_pixels > allowed: Image.MAX_IMAGE_PIXELS = pre.max_pixels
     im = Image.open(io.BytesIO(source), formats=_formats())
     return _small_enough(im, pre, _passes(im, source))
 
@@ -147,12 +132,13 @@ def _content(file, pre):
 def _passes(im, content):
     "How often a decoder goes over the pixels; one that is written in Python counts as 16"
     if any(tile[0] in Image.DECODERS for tile in im.tile): return 16
-    return max(1, content.count(b'\xff\xda')/16) if im.format in ('JPEG', 'MPO') else 1
+    if im.format not in ('JPEG', 'MPO'): return 1
+    return max(1, content.count(b'\xff\xda')/16)
 
 def _small_enough(im, pre, passes=1):
-    n = im.width*im.height
+    n, slow = im.width*im.height, ''
     if n*passes <= pre.max_pixels: return im
-    slow = f' that take as long to decode as {n*passes/1e6:.3g}' if passes > 1 else ''
+    if passes > 1: slow = f' that take as long to decode as {n*passes/1e6:.3g}'
     raise InputError(f'{n/1e6:.3g} megapixels{slow}, over max_pixels='
                      f'{pre.max_pixels}; raise it, or make the file smaller')
 
@@ -163,15 +149,35 @@ def _pixels(a):
 
 def _is_heif(content):
     "HEIC by its first bytes, whatever the name of the file says; AVIF has the same frame"
-    return content[4:8] == b'ftyp' and content[8:12] in _BRANDS and b'avif' not in content[8:64]
+    heif = content[4:8] == b'ftyp' and content[8:12] in _BRANDS
+    return heif and b'avif' not in content[8:64]
 
 def _register_heif():
-    if importlib.util.find_spec('pillow_heif') is None: raise InputError(
-        'a HEIC image, which needs the package pillow-heif; run pip install pillow-heif, '
-        'or save it as JPEG')
+    if importlib.util.find_spec('pillow_heif') is None: raise InputError('a HEIC image, '
+        'which needs the package pillow-heif; run pip install pillow-heif, or save it as JPEG')
     import pillow_heif
     pillow_heif.register_heif_opener()
     if 'HEIF' not in _formats(): _formats().append('HEIF')
+
+# %% ../nbs/04_images.ipynb #2a639847
+@patch
+def open(self:Preprocess,
+    source, # A file, its bytes, a PIL image, or a uint8 array (h, w[, c])
+) -> Image.Image: # Upright, in the wanted mode, shorter side at most twice the size
+    "Decode one image"
+    return _finished(_opened(source, self), source, self)
+
+def _finished(im, source, self):
+    side = max(self.size)
+    much = min(im.size) >= 4*side # Else (2) says 1
+    if much and not isinstance(source, Image.Image): im.draft(None, (2*side, 2*side))
+    bits = self.bits or _declared(im)
+    im = _eight_bit(_upright(_scaled_colour(im, bits)), bits)
+    return _reduced(_in_mode(im, self), self)
+
+def _upright(im): # Without a copy where it is
+    im.load()
+    return im if im.getexif().get(0x0112, 1) == 1 else ImageOps.exif_transpose(im)
 
 # %% ../nbs/04_images.ipynb #221efb42
 def _declared(im):
@@ -187,7 +193,7 @@ def _eight_bit(im, bits):
     v = (np.asarray(im).astype(np.float64) - low)*255/(high - low)
     return Image.fromarray(np.nan_to_num(v.round()).clip(0, 255).astype(np.uint8))
 
-_SIXTEEN = re.compile('(RGB[AXa]?|CMYK|LA);16([BLN])') # How Pillow names 16 bits a channel in a file
+_SIXTEEN = re.compile('(RGB[AXa]?|CMYK|LA);16([BLN])') # Pillow's name of 16 bits a channel
 _SWAPPED = dict(B='L', L='B', N='B' if sys.byteorder == 'little' else 'L')
 
 def _raw_colour(im):
@@ -197,13 +203,14 @@ def _raw_colour(im):
     return _SIXTEEN.fullmatch(raw) if isinstance(raw, str) else None
 
 def _sixteen(im, raw):
-    "All 16 bits of each channel (h, w, c): Pillow reads the upper bytes, and with them swapped the lower ones"
+    "All 16 bits (h, w, c): Pillow reads the upper bytes, or the lower ones with them swapped"
     place, kind = im.fp.tell(), raw[1]
     im.fp.seek(0)
     again = Image.open(io.BytesIO(im.fp.read()), formats=[im.format])
     im.fp.seek(place)
     low = 'RGBA' if kind == 'LA' else f'{kind};16{_SWAPPED[raw[2]]}'
-    again.tile = [(*t[:3], (low, *t[3][1:]) if isinstance(t[3], tuple) else low) for t in again.tile]
+    def swapped(args): return (low, *args[1:]) if isinstance(args, tuple) else low
+    again.tile = [(*t[:3], swapped(t[3])) for t in again.tile]
     a, b = (np.asarray(i).astype(np.uint16) for i in (im, again))
     return a << 8 | (b[..., [1, 1, 1, 3]] if kind == 'LA' else b)
 
@@ -212,13 +219,15 @@ def _scaled_colour(im, bits):
     if raw is None or bits in (None, (0, 65535)): return im
     low, high = bits
     v = (_sixteen(im, raw).astype(np.float32) - low)*(255/(high - low))
-    out = Image.frombytes(im.mode, im.size, v.round().clip(0, 255).astype(np.uint8).tobytes())
+    v = v.round().clip(0, 255).astype(np.uint8)
+    out = Image.frombytes(im.mode, im.size, v.tobytes())
     out.getexif()[0x0112] = im.getexif().get(0x0112, 1)
     return out
 
 def _in_mode(im, pre):
     clear = im.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in im.info
-    if not clear or pre.mode == 'RGBA': return im if im.mode == pre.mode else im.convert(pre.mode)
+    if not clear or pre.mode == 'RGBA':
+        return im if im.mode == pre.mode else im.convert(pre.mode)
     im = im.convert('RGBA')
     ground = Image.new('RGBA', im.size, (*pre.background, 255))
     return Image.alpha_composite(ground, im).convert(pre.mode)
@@ -248,8 +257,8 @@ def fitted(self:Preprocess,
     return _padded(im.resize(inner, how, box=box), self)
 
 def _padded(im, pre):
-    (h, w), left, top = pre.size, (pre.width - im.width)//2, (pre.height - im.height)//2
-    a = np.asarray(im)
+    (h, w), a = pre.size, np.asarray(im)
+    left, top = (w - im.width)//2, (h - im.height)//2
     sides = [(top, h - im.height - top), (left, w - im.width - left)]
     sides += [(0, 0)]*(a.ndim - 2)
     if pre.padding != 'background':
@@ -306,34 +315,46 @@ def file_stamp(
 # %% ../nbs/04_images.ipynb #e007843f
 def _digest(source):
     if isinstance(source, Image.Image): source = np.asarray(source)
-    if isinstance(source, np.ndarray): source = repr(source.shape).encode() + source.tobytes()
-    return hashlib.blake2b(source, digest_size=16).hexdigest() if isinstance(source, bytes) else ''
+    if isinstance(source, np.ndarray):
+        source = repr(source.shape).encode() + source.tobytes()
+    if not isinstance(source, bytes): return ''
+    return hashlib.blake2b(source, digest_size=16).hexdigest()
 
 def _facts(source, pre, cache, digest, stamp):
     im = _opened(source, pre)
     raw, size, declared = _raw_colour(im), im.size[::-1], _declared(im)
     mode = f'{im.mode};16' if raw else im.mode
-    if raw: a = _sixteen(im, raw)[..., :3] # Before what loads the image
+    deep = _sixteen(im, raw)[..., :3] if raw else None # Before what loads the image
     if im.getexif().get(0x0112, 1) >= 5: size = size[::-1]
-    if raw: ends = [*zip(a.min((0, 1)).tolist(), a.max((0, 1)).tolist())]
-    elif im.mode.startswith(('I', 'F')):
-        a = np.asarray(im)
-        a = a[np.isfinite(a)]
-        ends = [(a.min().item(), a.max().item())] if a.size else [(0, 0)]
-    else:
-        keep, ends = cache and isinstance(source, bytes), None
-        if isinstance(source, bytes) and not cache and _scales(im):
-            ends, im = _glance(im), None # Which has made it small
-        if ends is None:
-            ends = _ends(_kept(source, pre, cache) if keep else _finished(im or _opened(source, pre), source, pre))
+    ends = _deep_ends(deep) if raw else _found_ends(im, source, pre, cache)
     flat = all(low == high for low, high in ends)
     lows, highs = zip(*ends)
-    return Facts(None, digest, stamp, mode, size, (min(lows), max(highs)), declared, flat)
+    both = min(lows), max(highs)
+    return Facts(None, digest, stamp, mode, size, both, declared, flat)
 
-def _ends(im): return [*im.getextrema()[:3]] if len(im.getbands()) > 1 else [im.getextrema()]
+def _deep_ends(a): return [*zip(a.min((0, 1)).tolist(), a.max((0, 1)).tolist())]
 
-def _scales(im): return (im.format in ('JPEG', 'MPO') and im.mode in ('L', 'RGB')
-                         and im.getexif().get(0x0112, 1) == 1)
+def _found_ends(im, source, pre, cache):
+    "Least and largest value of each channel, read as cheaply as the file allows"
+    if im.mode.startswith(('I', 'F')): return _number_ends(np.asarray(im))
+    content = isinstance(source, bytes)
+    if content and cache: return _ends(_kept(source, pre, cache))
+    if content and _scales(im):
+        ends = _glance(im)
+        if ends is not None: return ends
+        im = _opened(source, pre) # The glance has made the first one small
+    return _ends(_finished(im, source, pre))
+
+def _number_ends(a):
+    a = a[np.isfinite(a)]
+    return [(a.min().item(), a.max().item())] if a.size else [(0, 0)]
+
+def _ends(im):
+    return [*im.getextrema()[:3]] if len(im.getbands()) > 1 else [im.getextrema()]
+
+def _scales(im):
+    plain = im.format in ('JPEG', 'MPO') and im.mode in ('L', 'RGB')
+    return plain and im.getexif().get(0x0112, 1) == 1
 
 def _glance(im):
     "The ends of a JPEG that is read whole and made at an eighth; None where that does not decide"
@@ -351,10 +372,11 @@ def _fault(e, pre, source):
     if isinstance(e, IsADirectoryError): return 'a folder, not an image'
     if isinstance(e, Image.UnidentifiedImageError):
         tiff = isinstance(source, bytes) and source.startswith((b'II*\0', b'MM\0*'))
-        return 'a TIFF of a kind that Pillow does not read; save it as PNG' if tiff else 'not an image'
+        if not tiff: return 'not an image'
+        return 'a TIFF of a kind that Pillow does not read; save it as PNG'
     if isinstance(e, InputError): return str(e)
-    bomb = isinstance(e, Image.DecompressionBombError)
-    return f'over {pre.max_pixels/1e6:.0f} megapixels; raise max_pixels' if bomb else f'damaged ({e})'
+    if not isinstance(e, Image.DecompressionBombError): return f'damaged ({e})'
+    return f'over {pre.max_pixels/1e6:.0f} megapixels; raise max_pixels'
 
 # %% ../nbs/04_images.ipynb #27cb1ba4
 def image_error(
@@ -363,7 +385,8 @@ def image_error(
     cache=None, # An ArrayCache that keeps what was decoded
 ) -> str|None: # What is wrong, or None
     "Decode a file to its last byte and say what is wrong with it"
-    if isinstance(file, (str, os.PathLike)): return image_facts(file, pre, cache).error
+    if isinstance(file, (str, os.PathLike)):
+        return image_facts(file, pre, cache).error
     raise InputError(f'file: a {type(file).__name__}; give a path')
 
 # %% ../nbs/04_images.ipynb #5e817318
@@ -456,7 +479,6 @@ def _strange(self:ArrayCache):
         if linked: return linked[0]
         if place and (folders or not re.fullmatch('[0-9a-f]{2}/', place)): return path
 
-# %% ../nbs/04_images.ipynb #c8bb8a36
 @patch
 def _entries(self:ArrayCache):
     "Every file whose name is that of an entry, with its size and date"
@@ -475,7 +497,8 @@ def _make_room(self:ArrayCache, goal):
     for f, stat in sorted(self._entries(), key=lambda f: f[1].st_mtime):
         if self.size <= goal: return
         try:
-            if unpack_entry(f.stem, read_regular(f, limit=LARGEST_ENTRY)) is None: continue
+            data = read_regular(f, limit=LARGEST_ENTRY)
+            if unpack_entry(f.stem, data) is None: continue
             f.unlink(missing_ok=True)
         except OSError: continue
         self.size -= stat.st_size
@@ -549,7 +572,8 @@ def _kept(content, pre, cache):
     key = content_key(content, 'image', *settings, PIL.__version__)
     def decode(): return np.asarray(pre.open(content))
     array, n = cache.get(key, decode), CHANNELS[pre.mode]
-    whole = array.dtype == np.uint8 and array.size and array.shape[2:] == (n,)*(n > 1)
+    whole = array.dtype == np.uint8 and array.size
+    whole = whole and array.shape[2:] == (n,)*(n > 1)
     return Image.fromarray(array if whole and array.ndim > 1 else decode())
 
 # %% ../nbs/04_images.ipynb #38c7cc35
@@ -564,10 +588,12 @@ def image_files(
     named = [f for f in files if os.path.splitext(f)[1].lower() in known]
     good, name = [f for f in named if os.path.isfile(f)], printable(folder)
     _say_passed(name, files, {*files} - {*named}, 'no image by name')
-    _say_passed(name, files, {*named} - {*good}, 'a link that leads nowhere, or no regular file')
-    other = f', but {len(files)} other files; save them as PNG or JPEG' if files else '; add some'
-    if not good: raise InputError(f'{name}: no images{other}, or remove the folder')
-    return [Path(f) for f in good]
+    _say_passed(name, files, {*named} - {*good},
+                'a link that leads nowhere, or no regular file')
+    if good: return [Path(f) for f in good]
+    other = '; add some'
+    if files: other = f', but {len(files)} other files; save them as PNG or JPEG'
+    raise InputError(f'{name}: no images{other}, or remove the folder')
 
 # %% ../nbs/04_images.ipynb #05cceffb
 JUNK = {'__macosx', '__pycache__', '@eadir', '@recycle', '@tmp', '#recycle', '#snapshot',
@@ -582,11 +608,14 @@ def is_junk(
 def image_endings() -> set: # Lower case, with their dot
     "Endings of files that may be images"
     known = [*_formats(), 'MPO'] # MPO is read as JPEG
-    return {e for e, f in Image.registered_extensions().items() if f in known} | {*_HEIF}
+    endings = Image.registered_extensions().items()
+    return {e for e, f in endings if f in known} | {*_HEIF}
 
 def _say_passed(name, files, passed, why):
-    if passed: warnings.warn(f'{name}: {len(passed)} of {len(files)} files passed over, {why}, '
-                             f'such as {printable(os.path.basename(min(passed)))!r}')
+    if not passed: return
+    first = printable(os.path.basename(min(passed)))
+    warnings.warn(f'{name}: {len(passed)} of {len(files)} files passed over, '
+                  f'{why}, such as {first!r}')
 
 def _below(folder):
     "Files in real folders first, then in those that links lead to; each folder once"
@@ -601,5 +630,6 @@ def _below(folder):
             waiting += [os.path.join(path, f) for f in sorted(linked)]
             if once: yield from (os.path.join(path, f) for f in names if not is_junk(f))
 
-def _refuse(e): raise InputError(f'{printable(e.filename)}: this folder cannot be read '
-                                 f'({e.strerror}); allow it, or move it elsewhere')
+def _refuse(e):
+    raise InputError(f'{printable(e.filename)}: this folder cannot be read '
+                     f'({e.strerror}); allow it, or move it elsewhere')

@@ -112,7 +112,10 @@ class CNNLearner(Learner):
 
 class replaced:
     "While this lasts some attributes of an object have other values"
-    def __init__(self, owner, **values): self.owner, self.values = owner, values
+    def __init__(self,
+        owner, # Any object
+        **values, # Its attributes, while this lasts
+    ): self.owner, self.values = owner, values
     def __enter__(self):
         self.before = {k: getattr(self.owner, k) for k in self.values}
         for k, v in self.values.items(): setattr(self.owner, k, v)
@@ -215,99 +218,6 @@ def _opened(folder):
     raise InputError(f'start: {folder} is no run and no bundle; give the folder of one')
 
 # %% ../nbs/09_learner.ipynb #a6483f16
-class FastaiData(ImageData):
-    "Loaders that were made with fastai, with what their transforms say about an image"
-    def reseeded(self, seed):
-        loaders = [_copied(dl) for dl in self.loaders]
-        for dl in loaders: dl.rng = random.Random(seed)
-        return self._like(loaders)
-    def as_validation(self): return _AsValidation(self)
-    def augmented(self): return _in_order(_copied(self.train))
-    def drawn(self, weights): raise InputError("balance: these loaders draw their own images; give "
-        "weighted ones (fastai's weighted_dataloaders), or use 'loss' or 'logits'")
-    def test_dl(self, items, **kwargs):
-        return super(ImageData, self).test_dl(items, **kwargs)
-    augment = Augment() # Their transforms do what they do
-    @property
-    def weights(self): # Of the training images when they are drawn, or None
-        return getattr(self.train, 'wgts', None)
-
-class _AsValidation:
-    def __init__(self, data): self.data = data
-    def __len__(self): return -(-len(self.data.train_ds)//self.data.valid.bs)
-    def __iter__(self):
-        ds = self.data.train_ds
-        with ds.set_split_idx(1): yield from self.data.valid.new(ds)
-
-def _copied(dl):
-    new = copy.copy(dl)
-    new.fake_l = fake = copy.copy(dl.fake_l)
-    fake.d, fake.default, fake.dataset = new, new, fake
-    new.after_batch = copy.copy(dl.after_batch)
-    return new
-
-def _in_order(dl):
-    dl.shuffle, dl.drop_last, n = False, False, dl.n
-    dl.get_idxs = lambda: list(range(n))
-    return dl
-
-# %% ../nbs/09_learner.ipynb #d4d5b582
-def as_image_data(
-    dls:DataLoaders, # ImageData, or fastai's loaders of images and classes
-) -> ImageData: # With what their transforms say about an image
-    "Loaders as this package knows them; others are read, checked, and refused with a reason"
-    if isinstance(dls, ImageData): return dls
-    if not isinstance(dls, DataLoaders) or len(dls) < 2: raise InputError(
-        f'dls: a {type(dls).__name__}; give loaders of training and validation images')
-    vocab = getattr(dls, 'vocab', None)
-    if not vocab or not isinstance(vocab[0], str): raise InputError(
-        'dls: no names of classes (dls.vocab); build them with a CategoryBlock')
-    pre, statistics, unread = _read_pre(dls)
-    loaders = [_copied(dl) for dl in dls.loaders]
-    for dl in loaders: dl.after_batch.fs = dl.after_batch.fs.__class__(
-        f for f in dl.after_batch.fs if not isinstance(f, Normalize))
-    several = _copied(dls.valid).one_batch()[1].ndim == 2
-    targets = (MultiLabel if several else SingleLabel)(tuple(vocab))
-    data = FastaiData(*loaders, pre=pre, targets=targets,
-        path=dls.path, device=dls.device, statistics=statistics)
-    data.check_pixels(unread)
-    return data
-
-# %% ../nbs/09_learner.ipynb #795fdfed
-_PADDING = dict(zeros='background', border='edge', reflection='reflect')
-
-def _read_pre(dls):
-    item, batch = list(dls.valid.after_item.fs), list(dls.valid.after_batch.fs)
-    x = _copied(dls.valid).one_batch()[0]
-    mode = {n: m for m, n in CHANNELS.items()}.get(x.shape[1])
-    if mode is None: raise InputError(f'dls: {x.shape[1]} channels; use 1, 3 or 4')
-    found, unread = dict(size=tuple(x.shape[2:]), mode=mode), []
-    for t in item + batch:
-        if isinstance(t, Resize): found |= _resize(t)
-        elif isinstance(t, RandomResizedCrop): found |= _random_crop(t)
-        elif isinstance(t, Normalize): found['statistics'] = _statistics(t)
-        elif not isinstance(t, (ToTensor, IntToFloatTensor)) and t.split_idx != 0:
-            unread.append(type(t).__name__)
-    statistics = found.pop('statistics', None)
-    found['size'] = tuple(x.shape[2:])
-    return Preprocess(**found), statistics, unread
-
-def _resize(t):
-    return dict(size=t.size[::-1], fit=t.method if t.method != 'squish' else 'squish',
-        interpolation=t.mode.name.lower(), background=(0, 0, 0),
-        padding=_PADDING[t.pad_mode], crop=1.)
-
-def _random_crop(t):
-    extra = -(-max(t.size[:2])*t.val_xtra//8)*8
-    share = t.size[0]/(t.size[0] + extra)
-    return dict(size=t.size[:2][::-1], fit='squish', crop=share,
-                interpolation=t.mode.name.lower())
-
-def _statistics(t): return tuple(tuple(map(float, v.flatten())) for v in (t.mean, t.std))
-
-
-
-# %% ../nbs/09_learner.ipynb #84921474
 ROUNDING = 3/255 # Mean difference of pixels that decoding and resizing in another order make
 
 @patch
@@ -341,6 +251,97 @@ def _first_images(dl, n):
         seen += list(x.detach().as_subclass(torch.Tensor).float().cpu())
         if len(seen) >= n: break
     return torch.stack(seen[:n])
+
+def _copied(dl):
+    new = copy.copy(dl)
+    new.fake_l = fake = copy.copy(dl.fake_l)
+    fake.d, fake.default, fake.dataset = new, new, fake
+    new.after_batch = copy.copy(dl.after_batch)
+    return new
+
+def _in_order(dl):
+    dl.shuffle, dl.drop_last, n = False, False, dl.n
+    dl.get_idxs = lambda: list(range(n))
+    return dl
+
+# %% ../nbs/09_learner.ipynb #795fdfed
+_PADDING = dict(zeros='background', border='edge', reflection='reflect')
+
+def _read_pre(dls):
+    item, batch = list(dls.valid.after_item.fs), list(dls.valid.after_batch.fs)
+    x = _copied(dls.valid).one_batch()[0]
+    mode = {n: m for m, n in CHANNELS.items()}.get(x.shape[1])
+    if mode is None: raise InputError(f'dls: {x.shape[1]} channels; use 1, 3 or 4')
+    found, unread = dict(size=tuple(x.shape[2:]), mode=mode), []
+    for t in item + batch:
+        if isinstance(t, Resize): found |= _resize(t)
+        elif isinstance(t, RandomResizedCrop): found |= _random_crop(t)
+        elif isinstance(t, Normalize): found['statistics'] = _statistics(t)
+        elif not isinstance(t, (ToTensor, IntToFloatTensor)) and t.split_idx != 0:
+            unread.append(type(t).__name__)
+    statistics = found.pop('statistics', None)
+    found['size'] = tuple(x.shape[2:])
+    return Preprocess(**found), statistics, unread
+
+def _resize(t):
+    return dict(size=t.size[::-1], fit=t.method if t.method != 'squish' else 'squish',
+        interpolation=t.mode.name.lower(), background=(0, 0, 0),
+        padding=_PADDING[t.pad_mode], crop=1.)
+
+def _random_crop(t):
+    extra = -(-max(t.size[:2])*t.val_xtra//8)*8
+    share = t.size[0]/(t.size[0] + extra)
+    return dict(size=t.size[:2][::-1], fit='squish', crop=share,
+                interpolation=t.mode.name.lower())
+
+def _statistics(t): return tuple(tuple(map(float, v.flatten())) for v in (t.mean, t.std))
+
+# %% ../nbs/09_learner.ipynb #84921474
+class FastaiData(ImageData):
+    "Loaders that were made with fastai, with what their transforms say about an image"
+    def reseeded(self, seed):
+        loaders = [_copied(dl) for dl in self.loaders]
+        for dl in loaders: dl.rng = random.Random(seed)
+        return self._like(loaders)
+    def as_validation(self): return _AsValidation(self)
+    def augmented(self): return _in_order(_copied(self.train))
+    def drawn(self, weights): raise InputError("balance: these loaders draw their own images; give "
+        "weighted ones (fastai's weighted_dataloaders), or use 'loss' or 'logits'")
+    def test_dl(self, items, **kwargs):
+        return super(ImageData, self).test_dl(items, **kwargs)
+    augment = Augment() # Their transforms do what they do
+    @property
+    def weights(self): # Of the training images when they are drawn, or None
+        return getattr(self.train, 'wgts', None)
+
+class _AsValidation:
+    def __init__(self, data): self.data = data
+    def __len__(self): return -(-len(self.data.train_ds)//self.data.valid.bs)
+    def __iter__(self):
+        ds = self.data.train_ds
+        with ds.set_split_idx(1): yield from self.data.valid.new(ds)
+
+# %% ../nbs/09_learner.ipynb #d4d5b582
+def as_image_data(
+    dls:DataLoaders, # ImageData, or fastai's loaders of images and classes
+) -> ImageData: # With what their transforms say about an image
+    "Loaders as this package knows them; others are read, checked, and refused with a reason"
+    if isinstance(dls, ImageData): return dls
+    if not isinstance(dls, DataLoaders) or len(dls) < 2: raise InputError(
+        f'dls: a {type(dls).__name__}; give loaders of training and validation images')
+    vocab = getattr(dls, 'vocab', None)
+    if not vocab or not isinstance(vocab[0], str): raise InputError(
+        'dls: no names of classes (dls.vocab); build them with a CategoryBlock')
+    pre, statistics, unread = _read_pre(dls)
+    loaders = [_copied(dl) for dl in dls.loaders]
+    for dl in loaders: dl.after_batch.fs = dl.after_batch.fs.__class__(
+        f for f in dl.after_batch.fs if not isinstance(f, Normalize))
+    several = _copied(dls.valid).one_batch()[1].ndim == 2
+    targets = (MultiLabel if several else SingleLabel)(tuple(vocab))
+    data = FastaiData(*loaders, pre=pre, targets=targets,
+        path=dls.path, device=dls.device, statistics=statistics)
+    data.check_pixels(unread)
+    return data
 
 # %% ../nbs/09_learner.ipynb #14e0bb06
 def cnn_learner(

@@ -100,7 +100,8 @@ def packaged_weights(
 def _read_state(file):
     if file.suffix == '.safetensors': return load_file(file)
     state = torch.load(file, weights_only=True, map_location='cpu')
-    return {k: v for k, v in state.get('state_dict', state).items() if torch.is_tensor(v)}
+    state = state.get('state_dict', state)
+    return {k: v for k, v in state.items() if torch.is_tensor(v)}
 
 # %% ../nbs/05_network.ipynb #1827813a
 def read_weights(
@@ -115,31 +116,35 @@ def read_weights(
             f'({type(e).__name__}); save the state dict as safetensors') from None
 
 # %% ../nbs/05_network.ipynb #5c3712f3
-def _from_timm(name, pretrained): return timm.create_model(name, pretrained=pretrained)
+def _from_timm(name, pretrained):
+    return timm.create_model(name, pretrained=pretrained)
 
 # %% ../nbs/05_network.ipynb #f9140b84
 def _from_torchvision(name, pretrained):
     has_aux = name in ('googlenet', 'inception_v3')
     aux = dict(aux_logits=pretrained, init_weights=False) if has_aux else {}
-    net = torchvision.models.get_model(name, weights='DEFAULT' if pretrained else None, **aux)
+    weights = 'DEFAULT' if pretrained else None
+    net = torchvision.models.get_model(name, weights=weights, **aux)
     if has_aux: net.transform_input = False
     return net
 
 # %% ../nbs/05_network.ipynb #e20831b8
 def _fetch(arch, download):
     library, name = find_arch(arch)
-    try: return (_from_timm if library == 'timm' else _from_torchvision)(name, download)
+    create = _from_timm if library == 'timm' else _from_torchvision
+    try: return create(name, download)
     except (OSError, RuntimeError) as e:
         if not download: raise
-        raise InputError(f'{arch}: its weights cannot be fetched ({type(e).__name__}); '
-            'give a file with weights, or pretrained=False') from e
+        raise InputError(f'{arch}: its weights cannot be fetched '
+            f'({type(e).__name__}); give a file with weights, or pretrained=False') from e
 
 # %% ../nbs/05_network.ipynb #6c5bea35
 def _load(net, state, source):
     own = net.state_dict()
-    wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
-    if wrong: raise InputError(f'weights: {source} does not fit the network: {len(wrong)} of '
-        f'{len(own)} tensors missing or of another shape, such as {wrong[0]!r}')
+    def fits(k, v): return k in state and state[k].shape == v.shape
+    wrong = [k for k, v in own.items() if not fits(k, v)]
+    if wrong: raise InputError(f'weights: {source} does not fit the network: '
+        f'{len(wrong)} of {len(own)} tensors missing or of another shape, such as {wrong[0]!r}')
     net.load_state_dict({k: state[k] for k in own})
 
 # %% ../nbs/05_network.ipynb #f056f8a0
@@ -156,7 +161,8 @@ def create_backbone(
 
 # %% ../nbs/05_network.ipynb #bc3e9eec
 def _per_channel(values, pre):
-    return torch.tensor([*values, *[sum(values)/3]*(pre.channels == 4)]).view(-1, 1, 1)
+    if pre.channels == 4: values = [*values, sum(values)/3]
+    return torch.tensor(values).view(-1, 1, 1)
 
 # %% ../nbs/05_network.ipynb #7d89e8dc
 class InputNorm(nn.Module):
@@ -192,9 +198,11 @@ def child_calls(
     parts:list=None, # (name, module) of those to watch; default the children
 ) -> tuple[list, torch.Tensor]: # A (name, module, input, output) per call, in order; the result
     "Run a network and write down what each of its children was given and gave back"
-    calls = []
-    def note(name): return lambda m, given, back: calls.append((name, m, (*given, None)[0], back))
-    hooks = [m.register_forward_hook(note(name)) for name, m in parts or net.named_children()]
+    calls, parts = [], parts or net.named_children()
+    def note(name):
+        def hook(m, given, back): calls.append((name, m, (*given, None)[0], back))
+        return hook
+    hooks = [m.register_forward_hook(note(name)) for name, m in parts]
     try:
         with torch.no_grad(): return calls, forward(x)
     finally:
@@ -220,13 +228,15 @@ _CLASSIFIERS = {'classifier', 'fc', 'head', 'aux1', 'aux2', 'AuxLogits'}
 # %% ../nbs/05_network.ipynb #9bfee2e3
 def _flat(name, m):
     if type(m).forward is not nn.Sequential.forward: return [(name, m)]
-    return [layer for n, c in m.named_children() for layer in _flat(f'{name}.{n}', c)]
+    inner = [_flat(f'{name}.{n}', c) for n, c in m.named_children()]
+    return [layer for layers in inner for layer in layers]
 
 # %% ../nbs/05_network.ipynb #6fb90ce7
 def _links(calls, t):
     layers = []
     for name, m, given, back in calls:
-        if given is not t or name in _CLASSIFIERS or isinstance(m, nn.AdaptiveAvgPool2d): break
+        ends = name in _CLASSIFIERS or isinstance(m, nn.AdaptiveAvgPool2d)
+        if ends or given is not t: break
         layers, t = layers + _flat(name, m), back
     return layers, t
 
@@ -305,7 +315,9 @@ def _cut(arch, net):
         raise InputError(f'arch: {arch} cannot be cut into stages: {why}') from e
 
 # %% ../nbs/05_network.ipynb #f62ae25c
-def _named(layers): return nn.Sequential(OrderedDict((n.replace('.', '_'), m) for n, m in layers))
+def _named(layers):
+    named = OrderedDict((n.replace('.', '_'), m) for n, m in layers)
+    return nn.Sequential(named)
 
 # %% ../nbs/05_network.ipynb #7db45421
 def create_stages(
@@ -363,11 +375,11 @@ def make_head(
     **args, # Its own arguments
 ) -> nn.Module: # (b, n_in) to logits (b, n_classes)
     "A head by name"
-    if name not in HEADS: raise InputError(
-        f'head: {name!r} is none of {", ".join(HEADS)}; register_head makes others known')
+    if name not in HEADS: raise InputError(f'head: {name!r} is none of '
+        f'{", ".join(HEADS)}; register_head makes others known')
     try: json.dumps(args, allow_nan=False)
-    except (TypeError, ValueError) as e: raise InputError(
-        f'head: a bundle cannot hold its arguments ({e}); use numbers, text and lists') from None
+    except (TypeError, ValueError) as e: raise InputError('head: a bundle cannot hold '
+        f'its arguments ({e}); use numbers, text and lists') from None
     try: return HEADS[name](n_in, n_classes, **args)
     except TypeError as e: raise InputError(f'head: {name}: {e}') from None
 
@@ -399,17 +411,20 @@ class Beside(nn.Module):
         return torch.cat([y, means + torch.zeros_like(y[:, :1])], 1)
 
 def _pooled_stages(stages, pooled, pre):
-    upper = [*stages][-min(check_whole('pooled', pooled, 1), len(stages)):][1:]
+    n_pooled = min(check_whole('pooled', pooled, 1), len(stages))
+    upper = [*stages][-n_pooled:][1:]
     if not upper: return stages
     x = torch.zeros(1, pre.channels, 224, 224)
     for name, stage in stages.items():
         n = x.shape[1]
         with torch.no_grad(): x = stage(x)
-        if name in upper: stages[name] = nn.Sequential(OrderedDict(beside=Beside(stage, n)))
+        if name not in upper: continue
+        stages[name] = nn.Sequential(OrderedDict(beside=Beside(stage, n)))
     return stages
 
 # %% ../nbs/05_network.ipynb #13c23f07
-ACTIVATIONS = dict(multiclass=lambda logits: logits.softmax(-1), multilabel=torch.sigmoid)
+ACTIVATIONS = dict(multiclass=lambda logits: logits.softmax(-1),
+                   multilabel=torch.sigmoid)
 
 class CNN(nn.Module):
     "A pretrained body, cut into stages, with a new head"
@@ -517,12 +532,15 @@ def with_pooled(
 ) -> CNN: # The same weights below a new head
     "A network whose head is given more stages, or fewer"
     if '+' in net.arch: raise InputError(f'pooled: {net.arch} is two networks; ask each')
-    new = CNN(net.arch, net.pre, net.classes, False, None, net.head_name, net.kind, pooled,
-              **net.head_args)
-    for mine, theirs in zip(_bare(new), _bare(net)): mine.load_state_dict(theirs.state_dict())
+    new = CNN(net.arch, net.pre, net.classes, False, None, net.head_name, net.kind,
+              pooled, **net.head_args)
+    for mine, theirs in zip(_bare(new), _bare(net)):
+        mine.load_state_dict(theirs.state_dict())
     return new
 
-def _bare(net): return [s[0].stage if isinstance(s[0], Beside) else s for s in net.stages.values()]
+def _bare(net):
+    stages = net.stages.values()
+    return [s[0].stage if isinstance(s[0], Beside) else s for s in stages]
 
 # %% ../nbs/05_network.ipynb #093c9a18
 class SideBySide(nn.Module):

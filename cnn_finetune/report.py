@@ -69,11 +69,12 @@ class Report:
         images:list=None, # Files (n,), or arrays; default their numbers
         thresholds:list=None, # Not used: the likeliest class is the answer
     ):
-        self.targets, self.probs, self.vocab = np.asarray(targets), np.asarray(probs), list(vocab)
+        self.targets, self.probs = np.asarray(targets), np.asarray(probs)
+        self.vocab, self.n = list(vocab), len(self.targets)
         _check_report(self.targets, self.probs, self.vocab)
-        self.images = _names(range(len(self.targets)) if images is None else images)
+        self.images = _names(range(self.n) if images is None else images)
         self.predicted = self.probs.argmax(1)
-        self.n, self.correct = len(self.targets), int((self.predicted == self.targets).sum())
+        self.correct = int((self.predicted == self.targets).sum())
         self.interval = accuracy_interval(self.correct, self.n)
     @property
     def accuracy(self): return self.correct/self.n
@@ -126,12 +127,13 @@ def answers(self:CNNLearner,
 ) -> tuple[torch.Tensor, torch.Tensor|None]: # Logits (n, classes), and targets if there are any
     "What the network answers, by the function that validation and bundle use"
     served, logits, targets = ServedNet(self.cnn), [], []
+    def both(x): return (served(x) + served(x.flip(-1)))/2
+    answer = both if mirrors else served
     for x, *y in self.dls.valid if dl is None else dl:
-        x = x.as_subclass(torch.Tensor)
-        logits.append(((served(x) + served(x.flip(-1)))/2 if mirrors else served(x)).cpu())
+        logits.append(answer(x.as_subclass(torch.Tensor)).cpu())
         targets += [t.as_subclass(torch.Tensor).cpu() for t in y]
-    if not logits: raise InputError('answers: no images to judge; give validation images, or a loader '
-                                    'such as learn.dls.test_dl(files)')
+    if not logits: raise InputError('answers: no images to judge; give validation '
+        'images, or a loader such as learn.dls.test_dl(files)')
     return torch.cat(logits), torch.cat(targets) if targets else None
 
 # %% ../nbs/19_report.ipynb #ec5cf179
@@ -147,17 +149,21 @@ def held_out_logits(
     X, y, fold = torch.as_tensor(X), torch.as_tensor(y), torch.as_tensor(fold)
     if y.ndim > 1: n_classes = y.shape[1]
     n_classes, out = n_classes or int(y.max()) + 1, None
-    def images(y): return y.sum(0) if y.ndim > 1 else torch.bincount(y, minlength=n_classes)
     for k in fold.unique():
         rest = fold != k
-        lost = (images(y[rest]) == 0).nonzero().flatten().tolist()
-        if lost: raise InputError(f'folds: all images of class {lost[0]} are in fold {int(k)}, so no head '
-            'can learn it without them; give it a second group, or leave it out')
+        _refuse_lost(y[rest], n_classes, k)
         w = None if weights is None else torch.as_tensor(weights)[rest]
         logits = solve(X[rest], y[rest], weights=w, n_classes=n_classes).logits(X[~rest])
         if out is None: out = logits.new_empty(len(y), n_classes)
         out[~rest] = logits
     return out
+
+def _refuse_lost(y, n_classes, fold):
+    images = y.sum(0) if y.ndim > 1 else torch.bincount(y, minlength=n_classes)
+    lost = (images == 0).nonzero().flatten().tolist()
+    if lost: raise InputError(f'folds: all images of class {lost[0]} are in fold '
+        f'{int(fold)}, so no head can learn it without them; give it a second group, '
+        'or leave it out')
 
 # %% ../nbs/19_report.ipynb #aa1424ea
 @dataclass(frozen=True)
@@ -173,8 +179,10 @@ class CrossValidation:
         return pd.Series(_right(self.report)).groupby(self.fold).mean()
     def __repr__(self):
         r, f = self.report, self.folds
-        return (f'{len(f)}-fold cross-validated accuracy {r.accuracy:.1%} ({r.correct} of {r.n}; 95% interval '
-                '{:.1%} to {:.1%}; '.format(*self.interval) + f'folds {f.min():.1%} to {f.max():.1%})')
+        interval = '95% interval {:.1%} to {:.1%}'.format(*self.interval)
+        folds = f'folds {f.min():.1%} to {f.max():.1%}'
+        return (f'{len(f)}-fold cross-validated accuracy {r.accuracy:.1%} '
+                f'({r.correct} of {r.n}; {interval}; {folds})')
 
 @patch
 def cross_validate(self:CNNLearner,
@@ -185,12 +193,16 @@ def cross_validate(self:CNNLearner,
     features:FeatureData=None, # From `feature_dls`, if they are at hand
 ) -> CrossValidation: # Shows the accuracy; `.report` has the classes
     "Cross-validated accuracy of a solved head, on all images but those of the test"
-    if isinstance(self.dls, FastaiData): raise InputError('cross_validate: these loaders have no table; use image_dls')
+    if isinstance(self.dls, FastaiData): raise InputError(
+        'cross_validate: these loaders have no table; use image_dls')
     t = self.dls.table
     t = pd.concat([t[t.split.eq(s)] for s in ('train', 'valid')], ignore_index=True)
     fold, n = fold_numbers(t, folds, seed), len(self.dls.train_ds)
-    if features is None: features = self.feature_dls('head', frozen or rule_precision(self.cnn), mirrors=False)
-    x, y = (torch.cat([getattr(features.train, k)[:n], getattr(features.valid, k)]) for k in 'xy')
+    if features is None:
+        precision = frozen or rule_precision(self.cnn)
+        features = self.feature_dls('head', precision, mirrors=False)
+    train, valid = features.train, features.valid
+    x, y = torch.cat([train.x[:n], valid.x]), torch.cat([train.y[:n], valid.y])
     w = _row_weights(self, y) if self.dls.weights is None else None
     def solve(x, y, weights, n_classes): return _solved_rows(self, x, y, kind, weights, 0.)
     logits = held_out_logits(x, y, fold, solve, w, len(self.cnn.classes))
@@ -204,7 +216,8 @@ def _right(report): # With several labels, every one
 
 def _interval(report, groups, draws=1000, seed=42):
     if groups is None: return report.interval
-    right = pd.Series(_right(report)).groupby(groups.to_numpy()).agg(['sum', 'count'])
+    of_group = pd.Series(_right(report)).groupby(groups.to_numpy())
+    right = of_group.agg(['sum', 'count'])
     drawn = np.random.default_rng(seed).integers(0, len(right), (draws, len(right)))
     hit, n = (right[c].to_numpy()[drawn].sum(1) for c in ('sum', 'count'))
     return tuple(map(float, np.quantile(hit/n, (.025, .975))))
@@ -221,15 +234,18 @@ def macro(self:Report,
     check_number('level', level, 0, 1)
     rng, k = np.random.default_rng(seed), len(self.vocab)
     counts = _grouped_counts(self.targets*k + self.predicted, groups, k)
-    drawn = rng.multinomial(len(counts), np.full(len(counts), 1/len(counts)), draws)
-    scores = _macro_scores((drawn @ counts.reshape(len(counts), -1)).reshape(-1, k, k))
+    n = len(counts)
+    drawn = rng.multinomial(n, np.full(n, 1/n), draws)
+    scores = _macro_scores((drawn @ counts.reshape(n, -1)).reshape(-1, k, k))
     low, high = np.quantile(scores, [(1 - level)/2, (1 + level)/2], axis=0)
     score = _macro_scores(counts.sum(0)[None])[0]
-    return pd.DataFrame(dict(score=score, low=low, high=high), index=['precision', 'recall', 'f1'])
+    return pd.DataFrame(dict(score=score, low=low, high=high),
+                        index=['precision', 'recall', 'f1'])
 
 def _grouped_counts(pairs, groups, k):
     "A confusion matrix for each group; images with the same answer weigh as one group each"
-    groups = np.arange(len(pairs)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if groups is None: groups = np.arange(len(pairs))
+    else: groups = np.unique(groups, return_inverse=True)[1]
     counts = np.zeros((groups.max() + 1, k*k))
     np.add.at(counts, (groups, pairs), 1)
     return counts.reshape(-1, k, k)
@@ -288,14 +304,16 @@ def errors(self:Report,
     path:str|Path=None, # A CSV that does not exist yet, to write them to
 ) -> pd.DataFrame: # Columns image, label, predicted, probability (of the prediction), of_label
     "The images that are wrong, costliest first"
-    wrong, v = np.flatnonzero(self.predicted != self.targets), np.array(self.vocab, dtype=object)
+    wrong = np.flatnonzero(self.predicted != self.targets)
+    v = np.array(self.vocab, dtype=object)
     of_label = self.probs[wrong, self.targets[wrong]]
     order = wrong[np.argsort(of_label, kind='stable')]
     table = pd.DataFrame(dict(image=[self.images[i] for i in order],
         label=v[self.targets[order]], predicted=v[self.predicted[order]],
-        probability=self.probs[order].max(1), of_label=self.probs[order, self.targets[order]]))
-    if path is not None:
-        write_whole(refuse_existing(path, 'file'), table.to_csv(index=False).encode())
+        probability=self.probs[order].max(1),
+        of_label=self.probs[order, self.targets[order]]))
+    if path is None: return table
+    write_whole(refuse_existing(path, 'file'), table.to_csv(index=False).encode())
     return table
 
 # %% ../nbs/19_report.ipynb #fa5e5c61
@@ -327,15 +345,17 @@ def calibration(self:Report,
     check_whole('bins', bins, 1)
     p, right = self.probs.max(1), self.predicted == self.targets
     place = np.minimum((p*bins).astype(int), bins - 1)
-    t = pd.DataFrame(dict(bin=place, confidence=p, accuracy=right, images=1)).groupby('bin').agg(
-        dict(confidence='mean', accuracy='mean', images='sum')).reset_index(drop=True)
+    rows = pd.DataFrame(dict(bin=place, confidence=p, accuracy=right, images=1))
+    how = dict(confidence='mean', accuracy='mean', images='sum')
+    t = rows.groupby('bin').agg(how).reset_index(drop=True)
     sides = [accuracy_interval(round(a*n), n) for a, n in zip(t.accuracy, t.images)]
     t[['low', 'high']] = np.array(sides)
     rng = np.random.default_rng(seed)
     chance = [_ece(p, rng.random(len(p)) < p, place) for _ in range(200)]
     return Calibration(t, _ece(p, right, place), float(np.mean(chance)), self.temperature())
 
-def _ece(p, right, place): return float(np.abs(np.bincount(place, right - p)).sum()/len(p))
+def _ece(p, right, place):
+    return float(np.abs(np.bincount(place, right - p)).sum()/len(p))
 
 # %% ../nbs/19_report.ipynb #791cc621
 @patch
@@ -344,7 +364,8 @@ def temperature(self:Report
     "The one number that calibrates all probabilities and changes no answer (Guo and others 2017)"
     logits, n = np.log(self.probs.clip(1e-30)), np.arange(self.n)
     def loss(t): return -log_softmax(logits/np.exp(t), 1)[n, self.targets].mean()
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(.001), np.log(1000)), method='bounded').x))
+    bounds = np.log(.001), np.log(1000)
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method='bounded').x))
 
 @patch
 def tempered(self:Report,
@@ -352,19 +373,20 @@ def tempered(self:Report,
 ) -> Report: # The same answers with other probabilities
     "The report of a network with this temperature"
     check_number('temperature', temperature, 0)
-    return Report(self.targets, softmax(np.log(self.probs.clip(1e-30))/temperature, 1), self.vocab,
-                  self.images)
+    probs = softmax(np.log(self.probs.clip(1e-30))/temperature, 1)
+    return Report(self.targets, probs, self.vocab, self.images)
 
 @patch
 def set_temperature(self:CNNLearner,
     dl=None, # Loader with labels; default the validation images
 ) -> float: # The temperature, which a bundle keeps
     "Calibrate the probabilities of a trained network; its answers stay the same"
-    if self.cnn.kind != 'multiclass': raise InputError('set_temperature: is for one class of many; '
-        'set_thresholds suits several labels')
+    if self.cnn.kind != 'multiclass': raise InputError(
+        'set_temperature: is for one class of many; set_thresholds suits several labels')
     given = self.cnn.serving.get('temperature', 1.)
-    self.cnn.serving = self.cnn.serving | dict(temperature=given*self.report(dl).temperature())
-    return self.cnn.serving['temperature']
+    temperature = given*self.report(dl).temperature()
+    self.cnn.serving = self.cnn.serving | dict(temperature=temperature)
+    return temperature
 
 # %% ../nbs/19_report.ipynb #372ce735
 @patch
@@ -375,14 +397,15 @@ def reject_threshold(self:Report,
     check_number('accuracy', accuracy, 0, 1)
     p = self.probs.max(1)
     order = np.argsort(-p, kind='stable')
-    right, k = (self.predicted == self.targets)[order].cumsum(), np.arange(1, self.n + 1)
-    last = np.r_[p[order][1:] < p[order][:-1], True] # Equal probabilities are accepted together
+    p, k = p[order], np.arange(1, self.n + 1)
+    right = (self.predicted == self.targets)[order].cumsum()
+    last = np.r_[p[1:] < p[:-1], True] # Equal probabilities are accepted together
     good = np.flatnonzero((right >= accuracy*k) & last)
     if not len(good): return None
     i = good[-1]
     low, high = accuracy_interval(right[i], k[i])
-    return pd.Series(dict(threshold=p[order][i], accepted=k[i]/self.n, accuracy=right[i]/k[i],
-                          low=low, high=high))
+    return pd.Series(dict(threshold=p[i], accepted=k[i]/self.n,
+                          accuracy=right[i]/k[i], low=low, high=high))
 
 # %% ../nbs/19_report.ipynb #ef748cf8
 @patch
@@ -398,12 +421,14 @@ def slices(self:Report,
             f'{name}: {len(values)} values for {self.n} images; give one each')
         for value, part in pd.Series(right).groupby(values):
             if len(part) < least: continue
-            rows.append((name, value, len(part), part.mean(), *accuracy_interval(part.sum(), len(part))))
+            interval = accuracy_interval(part.sum(), len(part))
+            rows.append((name, value, len(part), part.mean(), *interval))
     table = pd.DataFrame(rows, columns='column value images accuracy low high'.split())
     return table.sort_values('high', kind='stable').reset_index(drop=True)
 
 # %% ../nbs/19_report.ipynb #b5605a53
-STRAINS = dict(jpeg=(50, 20, 8), blur=(.005, .01, .02), dark=(.6, .35, .2), rotation=(5, 15, 30))
+STRAINS = dict(jpeg=(50, 20, 8), blur=(.005, .01, .02),
+               dark=(.6, .35, .2), rotation=(5, 15, 30))
 
 def strained(
     im:Image.Image, # As `Preprocess.open` gives it
@@ -415,7 +440,8 @@ def strained(
     if kind == 'blur': return im.filter(ImageFilter.GaussianBlur(strength*min(im.size)))
     if kind == 'dark': return ImageEnhance.Brightness(im).enhance(strength)
     if kind == 'rotation': return _turned(im, math.radians(strength))
-    im.convert('L' if im.mode == 'L' else 'RGB').save(file := io.BytesIO(), 'JPEG', quality=strength)
+    plain, file = im.convert('L' if im.mode == 'L' else 'RGB'), io.BytesIO()
+    plain.save(file, 'JPEG', quality=strength)
     return Image.open(file).convert(im.mode)
 
 def _turned(im, a):
@@ -431,16 +457,19 @@ def robustness(self:CNNLearner,
     seed:int=42, # Of their choice
 ) -> pd.DataFrame: # Columns kind, strength, accuracy, low, high; the first row as they are
     "Accuracy on images that are compressed, blurred, darker or turned"
-    if self.cnn.kind != 'multiclass': raise InputError('robustness: only for images with one label each')
+    if self.cnn.kind != 'multiclass': raise InputError(
+        'robustness: only for images with one label each')
     rows, pre = self.dls.valid_ds, self.cnn.pre
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:check_whole('n', n, 1)]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    chosen = order[:check_whole('n', n, 1)]
     if not len(chosen): raise InputError('robustness: there are no validation images')
     images, y = [pre.open(rows.images[i]) for i in chosen], np.asarray(rows.y)[chosen]
-    tries = [('as it is', 0)] + [(k, s) for k, strengths in STRAINS.items() for s in strengths]
+    tries = [('as it is', 0), *((k, s) for k, ss in STRAINS.items() for s in ss)]
     found = []
     for kind, s in tries:
         arrays = [np.asarray(strained(im, kind, s) if s else im) for im in images]
-        right = int((self.answers(self.dls.test_dl(arrays))[0].argmax(1).numpy() == y).sum())
+        logits, _ = self.answers(self.dls.test_dl(arrays))
+        right = int((logits.argmax(1).numpy() == y).sum())
         found.append((kind, s, right/len(y), *accuracy_interval(right, len(y))))
     return pd.DataFrame(found, columns='kind strength accuracy low high'.split())
 
@@ -488,12 +517,13 @@ class MultiReport:
         images:list=None, # Files (n,), or arrays; default their numbers
         thresholds:list=None, # One for each class; default one half
     ):
-        self.targets, self.probs, self.vocab = np.asarray(targets).astype(int), np.asarray(probs), list(vocab)
+        self.targets, self.probs = np.asarray(targets).astype(int), np.asarray(probs)
+        self.vocab, self.n = list(vocab), len(self.targets)
         _check_report(self.targets, self.probs, self.vocab)
-        self.images = _names(range(len(self.targets)) if images is None else images)
+        self.images = _names(range(self.n) if images is None else images)
         self.thresholds = [.5]*len(vocab) if thresholds is None else [*thresholds]
         self.predicted = (self.probs >= self.thresholds).astype(int)
-        self.n, self.correct = len(self.targets), int((self.predicted == self.targets).all(1).sum())
+        self.correct = int((self.predicted == self.targets).all(1).sum())
         self.interval = accuracy_interval(self.correct, self.n)
     @property
     def accuracy(self): return self.correct/self.n # Share of the images with every label right
@@ -504,20 +534,24 @@ class MultiReport:
     @property
     def mean_ap(self): return float(self.table().average_precision.mean())
     def _f1(self, average):
-        return float(f1_score(self.targets, self.predicted, average=average, zero_division=0))
+        return float(f1_score(self.targets, self.predicted, average=average,
+                              zero_division=0))
     def __repr__(self):
-        return (f'F1 {self.f1_micro:.1%} (micro), {self.f1_macro:.1%} (macro); mean average precision '
-                f'{self.mean_ap:.1%}; every label right in {self.correct} of {self.n} images '
-                '(95% interval {:.1%} to {:.1%})'.format(*self.interval))
+        interval = '95% interval {:.1%} to {:.1%}'.format(*self.interval)
+        return (f'F1 {self.f1_micro:.1%} (micro), {self.f1_macro:.1%} (macro); '
+                f'mean average precision {self.mean_ap:.1%}; every label right '
+                f'in {self.correct} of {self.n} images ({interval})')
 
 @patch
 def table(self:MultiReport
 ) -> pd.DataFrame: # Rows: classes; precision, recall, f1, images, average_precision, threshold
     "How well each class is found; the average precision needs no threshold, and is NaN without images"
-    p, r, f, n = precision_recall_fscore_support(self.targets, self.predicted, average=None, zero_division=0)
-    ap = [average_precision_score(y, q) if y.any() else np.nan for y, q in zip(self.targets.T, self.probs.T)]
-    columns = dict(precision=p, recall=r, f1=f, images=n.astype(int), average_precision=ap,
-                   threshold=self.thresholds)
+    p, r, f, n = precision_recall_fscore_support(
+        self.targets, self.predicted, average=None, zero_division=0)
+    ap = [average_precision_score(y, q) if y.any() else np.nan
+          for y, q in zip(self.targets.T, self.probs.T)]
+    columns = dict(precision=p, recall=r, f1=f, images=n.astype(int),
+                   average_precision=ap, threshold=self.thresholds)
     return pd.DataFrame(columns, index=self.vocab)
 
 @patch
@@ -525,9 +559,11 @@ def errors(self:MultiReport
 ) -> pd.DataFrame: # Columns image, label, predicted, probability (of the predicted set), of_label
     "The images with a wrong label, costliest first"
     wrong = np.flatnonzero((self.predicted != self.targets).any(1))
-    p, q = (np.where(y == 1, self.probs, 1 - self.probs).prod(1) for y in (self.predicted, self.targets))
+    def of_set(y): return np.where(y == 1, self.probs, 1 - self.probs).prod(1)
+    p, q = of_set(self.predicted), of_set(self.targets)
     order = wrong[np.argsort(q[wrong], kind='stable')]
-    def named(y): return [', '.join(c for c, has in zip(self.vocab, row) if has) for row in y[order]]
+    def words(row): return ', '.join(c for c, has in zip(self.vocab, row) if has)
+    def named(y): return [words(row) for row in y[order]]
     return pd.DataFrame(dict(image=[self.images[i] for i in order], label=named(self.targets),
         predicted=named(self.predicted), probability=p[order], of_label=q[order]))
 

@@ -257,7 +257,8 @@ def _map(found, report, places, rows, images, net):
     low, wide, n = places.min(0), np.ptp(places, 0).max().clip(1e-9), len(places)
     x, y = (np.round(1000*(places - low)/np.ptp(places, 0).clip(wide/5))).astype(int).T
     mine = {r['place']: r for r in rows if r['place'] < n}
-    dots = sorted(dict.fromkeys([*list(mine)[:DOTS//2], *range(0, n, -(-2*n//DOTS) if n > DOTS else 1)]))
+    step = -(-2*n//DOTS) if n > DOTS else 1
+    dots = sorted({*list(mine)[:DOTS//2], *range(0, n, step)})
     names = [printable(_joined_label(l)) for l in labels]
     classes = sorted({names[i] for i in dots})
     rest = [i for i in dots if not mine.get(i, {}).get('image') and i < len(images)]

@@ -53,7 +53,8 @@ def fit_settings(
     odd = [k for k in options if k not in known]
     if not odd: return known | options
     near = difflib.get_close_matches(odd[0], known, n=1)
-    raise InputError(f'{odd[0]}: fit has no such option' + (f'; nearest: {near[0]}' if near else ''))
+    hint = f'; nearest: {near[0]}' if near else ''
+    raise InputError(f'{odd[0]}: fit has no such option{hint}')
 
 # %% ../nbs/24_run.ipynb #8c19803b
 def prepare(
@@ -68,22 +69,27 @@ def prepare(
 def _given(f, settings): return {k: settings[k] for k in _arguments(f) if k in settings}
 
 def _learner(source, settings):
-    return cnn_learner(image_dls(source, **_given(image_dls, settings)), **_given(cnn_learner, settings))
+    dls = image_dls(source, **_given(image_dls, settings))
+    return cnn_learner(dls, **_given(cnn_learner, settings))
 
 def _chosen(source, settings):
     "What a sample of the images chose, of what was left open"
     learn = _learner(source, settings)
-    larger = [a for a in LARGER if importlib.util.find_spec(PACKAGED[a])]
-    free = settings['arch'] == DEFAULT_ARCH and not any(settings[k] for k in ('weights', 'start'))
-    archs = [DEFAULT_ARCH, *larger] if free and settings['pretrained'] else [settings['arch']]
-    sizes = SIZES if settings['size'] is None and settings['start'] is None else [learn.cnn.pre.size]
-    choice = learn.choose(settings['minutes'], archs, sizes)
-    chosen = settings | dict(arch=choice.arch, size=choice.size, minutes=None) | choice.settings
-    if (choice.arch, Preprocess(choice.size).size) != (learn.cnn.arch, learn.cnn.pre.size):
-        learn = _learner(source, chosen)
+    open_size = settings['size'] is None and settings['start'] is None
+    sizes = SIZES if open_size else [learn.cnn.pre.size]
+    choice = learn.choose(settings['minutes'], _asked_archs(settings), sizes)
+    found = dict(arch=choice.arch, size=choice.size, minutes=None)
+    chosen = settings | found | choice.settings
+    made = learn.cnn.arch, learn.cnn.pre.size
+    if (choice.arch, Preprocess(choice.size).size) != made: learn = _learner(source, chosen)
     return learn, replace(learn.plan(**_given(ready_plan, chosen)), why=choice.why)
 
-LARGER = ['efficientnet_lite2'] # What `fit --method auto` asks about besides the default, if installed
+def _asked_archs(settings):
+    own = any(settings[k] for k in ('weights', 'start')) or not settings['pretrained']
+    if own or settings['arch'] != DEFAULT_ARCH: return [settings['arch']]
+    return [DEFAULT_ARCH, *(a for a in LARGER if importlib.util.find_spec(PACKAGED[a]))]
+
+LARGER = ['efficientnet_lite2'] # Asked about by `--method auto` too, if installed
 SIZES = [128, 224] # Pixels, likewise
 
 # %% ../nbs/24_run.ipynb #acba5f29
@@ -97,15 +103,19 @@ def run_config(
     dls, net = learn.dls, learn.cnn
     own = {k: v for k, v in net.head_args.items() if k in ('hidden', 'dropout')}
     more = {k: v for k, v in net.head_args.items() if k not in own}
-    made = dict(size=list(net.pre.size), channels=net.pre.channels, fit=net.pre.fit, crop=net.pre.crop,
-                max_pixels=net.pre.max_pixels, background=list(net.pre.background), padding=net.pre.padding,
-                bits=net.pre.bits and list(net.pre.bits),
-                arch=net.arch, pooled=net.pooled, head=net.head_name, head_args=more or None, bs=dls.train.bs,
-                flip=dls.flip, num_workers=dls.train.n_threads)
-    config = dict(source=_source(source)) | settings | own | made | plan.settings | dict(minutes=None)
+    made = dict(arch=net.arch, pooled=net.pooled, head=net.head_name, head_args=more or None,
+                bs=dls.train.bs, flip=dls.flip, num_workers=dls.train.n_threads)
+    config = dict(source=_source(source)) | settings | own | _look(net.pre) | made
+    config |= plan.settings | dict(minutes=None)
     for k in ('cache', 'folder', 'weights', 'start'):
         if config.get(k) is not None: config[k] = _absolute(config[k])
     return {k: v for k, v in config.items() if v is not None}
+
+def _look(pre):
+    "The options of `image_dls` that make this Preprocess"
+    return dict(size=list(pre.size), channels=pre.channels, fit=pre.fit, crop=pre.crop,
+                max_pixels=pre.max_pixels, background=list(pre.background),
+                padding=pre.padding, bits=pre.bits and list(pre.bits))
 
 def _absolute(path): return str(check_path('path', path).absolute())
 
@@ -134,10 +144,10 @@ def locked(
     "While this lasts no other process works on a run; what killed ones left is removed"
     lock = FileLock(folder/LOCK)
     try: lock.acquire(timeout=0)
-    except Timeout: raise InputError(f'{printable(folder)}: another process is working on this run; '
-                                     'wait for its end, or stop it') from None
-    except OSError as e: raise InputError(f'{printable(folder)}: this run cannot be written to '
-        f'({e.strerror or e}); make a copy of it where you may write') from None
+    except Timeout: raise InputError(f'{printable(folder)}: another process is working '
+        'on this run; wait for its end, or stop it') from None
+    except OSError as e: raise InputError(f'{printable(folder)}: this run cannot be written '
+        f'to ({e.strerror or e}); make a copy of it where you may write') from None
     try:
         remove_parts(folder, age=-1)
         yield
@@ -173,9 +183,10 @@ def write_report(
 ):
     "Write report.html, a page to look at without a network"
     title = Path(str(read_config(folder/CONFIG)['source'])).name
-    try: page = review_page(report=report, learn=learn, title=title, notes=notes, leaks=leaks, looks=24,
-                             places=places)
-    except Exception as e: warnings.warn(f'{PAGE} is not written: {type(e).__name__}: {e}') # The bundle counts
+    try: page = review_page(report=report, learn=learn, title=title, notes=notes,
+                            leaks=leaks, looks=24, places=places)
+    except Exception as e: # The bundle counts
+        warnings.warn(f'{PAGE} is not written: {type(e).__name__}: {e}')
     else: write_whole(folder/PAGE, page.encode())
 
 def try_results(
@@ -184,16 +195,18 @@ def try_results(
 ):
     "Write what will be written at the end, with the network as it is, and remove it"
     metrics = [m.name for m in learn.metrics]
-    row = dict(phase='none', epoch=0) | dict.fromkeys(['train_loss', 'valid_loss', *metrics], 0.)
+    values = dict.fromkeys(['train_loss', 'valid_loss', *metrics], 0.)
+    row = dict(phase='none', epoch=0) | values
+    items = [*learn.dls.valid_ds.items[:1], *learn.dls.train_ds.items[:1]]
     try:
         with replaced(learn.history, rows=[row]), new_folder(folder/'trial') as part:
             write_results(part, learn)
-            one = Predictor(part/'bundle')([*learn.dls.valid_ds.items[:1], *learn.dls.train_ds.items[:1]][:1])
+            one = Predictor(part/'bundle')(items[:1])
             write_predictions(one, part/'answers.csv')
             raise _Tried
     except _Tried: pass
-    except OSError as e: raise OSError(f'{printable(folder)}: the results of this run could not be '
-                                       f'written there ({e}); nothing is trained') from None
+    except OSError as e: raise OSError(f'{printable(folder)}: the results of this run could '
+        f'not be written there ({e}); nothing is trained') from None
 
 class _Tried(Exception): "Everything could be written; the folder is not wanted"
 
@@ -219,6 +232,24 @@ def progress(
         def line(log): print(epoch_line(learn, log), flush=True)
         with replaced(learn, logger=line), learn.no_bar(): yield
 
+# %% ../nbs/24_run.ipynb #77aa7141
+def _go_on(run, every):
+    try: (run/CONFIG).lstat()
+    except PermissionError: raise InputError(f'resume: {printable(run)}: you may not read it') from None
+    except OSError: raise InputError(
+        f'resume: {printable(run)}: no {CONFIG} in it; give the folder of a run') from None
+    with locked(run):
+        if (run/'bundle').is_dir() and not (run/CHECKPOINT).exists(): raise InputError(
+            f'resume: {printable(run)} is finished, its model is in {printable(run/"bundle")}; '
+            f'train on from it with start={str(run)!r}')
+        config = read_config(run/CONFIG)
+        if 'source' not in config: raise InputError(f'resume: {run/CONFIG} names no source')
+        learn, _ = prepare(config.pop('source'), config)
+        try: plan = plan_from_json(read_regular(run/PLAN, limit=2**24).decode())
+        except (OSError, ValueError) as e:
+            raise InputError(f'resume: {printable(run/PLAN)}: cannot be read ({e})') from None
+        return _train(run, learn, plan, every)
+
 # %% ../nbs/24_run.ipynb #98049a4e
 LEAKS = 'leaks.csv' # Name of the table of copies in the folder of a run
 PLACES = 'places.csv' # Name of the map until the report is written
@@ -239,12 +270,14 @@ class Leaks(Callback):
         valid, train = (x.float().cpu().numpy() for x in (kept.valid.x, kept.train.x[:n]))
         try:
             places = pd.DataFrame(image_map(valid).round(4), columns=['x', 'y'])
-            write_whole(self.folder/PLACES, places.to_csv(index=False).encode())
+            _write_table(self.folder/PLACES, places)
             if self.data.targets.kind != 'multiclass': return
             found = find_leaks(self.data, valid, train)
-        except (OSError, InputError) as e: warnings.warn(f'copies are not looked for: {e}')
-        else:
-            if len(found): write_whole(self.folder/LEAKS, found.to_csv(index=False).encode())
+        except (OSError, InputError) as e:
+            return warnings.warn(f'copies are not looked for: {e}')
+        if len(found): _write_table(self.folder/LEAKS, found)
+
+def _write_table(file, table): write_whole(file, table.to_csv(index=False).encode())
 
 def fit(
     source:str|Path=None, # A folder, a CSV, or a data set by name: mnist, digits, textures
@@ -282,11 +315,13 @@ def _check_kept(source, settings):
 
 def _train(folder, learn, plan, every):
     try_results(folder, learn)
-    print(printable(f'{learn.dls}{_balance_line(learn)}{_augment_line(learn, plan)}\n\n{_why(plan)}{plan}\n'), flush=True)
+    data = f'{learn.dls}{_balance_line(learn)}{_augment_line(learn, plan)}'
+    print(printable(f'{data}\n\n{_why(plan)}{plan}\n'), flush=True)
     begun = (folder/CHECKPOINT).exists()
+    kept = {'resume' if begun else 'save': folder}
     try:
-        with progress(learn): learn.fit_plan(plan, every=every, cbs=Leaks(folder, learn.dls),
-                                             **{'resume' if begun else 'save': folder})
+        with progress(learn):
+            learn.fit_plan(plan, every=every, cbs=Leaks(folder, learn.dls), **kept)
         return _finish(folder, learn, plan)
     except KeyboardInterrupt:
         where = shlex.quote(printable(folder))
@@ -295,40 +330,48 @@ def _train(folder, learn, plan, every):
 def _augment_line(learn, plan):
     blind = [p.name for p in plan if p.inputs == 'features' and not p.views]
     if not learn.dls.augment.names or not blind: return ''
-    return f'\nthe phase {blind[0]!r} trains on kept features of whole images, which are not augmented by name'
+    return (f'\nthe phase {blind[0]!r} trains on kept features of whole images, '
+            'which are not augmented by name')
 
 def _why(plan): return '\n'.join([*plan.why, '', '']) if plan.why else ''
 
 def _balance_line(learn):
     if not learn.balance: return ''
     counts = class_counts(learn.dls)
-    return f'\nbalance by {learn.balance}; {counts.min():.0f} to {counts.max():.0f} training images a class'
+    return (f'\nbalance by {learn.balance}; {counts.min():.0f} to {counts.max():.0f} '
+            'training images a class')
 
 def _finish(folder, learn, plan):
     judged = len(learn.dls.valid_ds)
     if learn.cnn.kind == 'multilabel' and (judged or plan[-1].solve):
         learn.set_thresholds(solved=None if judged else learn.solved)
     if not (folder/'bundle').exists(): write_results(folder, learn)
-    report = learn.report() if len(learn.dls.valid_ds) else None
-    leaks = pd.read_csv(folder/LEAKS) if (folder/LEAKS).exists() else None
+    report = learn.report() if judged else None
+    leaks, places = _read_table(folder/LEAKS), _read_table(folder/PLACES)
     notes = _leak_note(report, leaks) + _test(learn) + _leave_one_out(learn)
-    places = pd.read_csv(folder/PLACES).to_numpy() if (folder/PLACES).exists() else None
-    if not (folder/PAGE).exists(): write_report(folder, learn, report, notes, leaks, places)
+    if not (folder/PAGE).exists(): write_report(folder, learn, report, notes, leaks,
+        None if places is None else places.to_numpy())
     (folder/PLACES).unlink(missing_ok=True)
     (folder/CHECKPOINT).unlink()
     sync_folder(folder)
     said = [f'validation {report}\n\n{report.table().round(3)}'] if report else []
-    print(printable('\n' + '\n\n'.join([*said, *notes, f'written to {folder}; look at {folder/PAGE}'])))
+    said += [*notes, f'written to {folder}; look at {folder/PAGE}']
+    print(printable('\n' + '\n\n'.join(said)))
     return learn
+
+def _read_table(file): return pd.read_csv(file) if file.exists() else None
 
 def _leak_note(report, leaks):
     "The accuracy with the copies and without them"
     if report is None or leaks is None: return []
     fair = np.setdiff1d(np.arange(report.n), leaks.row)
     right = (report.predicted == report.targets).reshape(report.n, -1).all(1)
-    told = f'; without them {right[fair].mean():.1%} are right, with them {right.mean():.1%}' if len(fair) else ''
-    return [f'{len(leaks)} of {report.n} validation images are copies of training images{told}. {LEAKS} names '
-            'them; cnn_finetune inspect --csv writes a table that fit splits anew with --group copies']
+    told = ''
+    if len(fair): told = (f'; without them {right[fair].mean():.1%} are right, '
+                          f'with them {right.mean():.1%}')
+    return [f'{len(leaks)} of {report.n} validation images are copies of training images{told}. '
+            f'{LEAKS} names them; cnn_finetune inspect --csv writes a table that fit splits '
+            'anew with --group copies']
 
 def _test(learn):
     "The accuracy on images that nothing before has looked at"
@@ -339,34 +382,18 @@ def _test(learn):
 
 def _leave_one_out(learn):
     n = len(learn.dls.train_ds)
-    found = [r['leave_one_out'] for r in learn.history.rows if 'leave_one_out' in r]
-    def interval(a): return '95% interval {:.1%} to {:.1%}'.format(*accuracy_interval(round(a*n), n))
     what = 'every label right, ' if learn.cnn.kind == 'multilabel' else ''
-    return [f'leave-one-out {a:.1%} ({what}of the solved head, {n} images; {interval(a)})' for a in found]
+    def said(a):
+        low, high = accuracy_interval(round(a*n), n)
+        return (f'leave-one-out {a:.1%} ({what}of the solved head, {n} images; '
+                f'95% interval {low:.1%} to {high:.1%})')
+    return [said(r['leave_one_out']) for r in learn.history.rows if 'leave_one_out' in r]
 
 def _forget(folder):
     "Remove a run that has trained nothing, so that its name is free again"
     for name in (CONFIG, PLAN, LOCK, LEAKS, PLACES): (folder/name).unlink(missing_ok=True)
     try: folder.rmdir()
     except OSError: pass # It holds something that is not ours
-
-# %% ../nbs/24_run.ipynb #77aa7141
-def _go_on(run, every):
-    try: (run/CONFIG).lstat()
-    except PermissionError: raise InputError(f'resume: {printable(run)}: you may not read it') from None
-    except OSError: raise InputError(
-        f'resume: {printable(run)}: no {CONFIG} in it; give the folder of a run') from None
-    with locked(run):
-        if (run/'bundle').is_dir() and not (run/CHECKPOINT).exists(): raise InputError(
-            f'resume: {printable(run)} is finished, its model is in {printable(run/"bundle")}; '
-            f'train on from it with start={str(run)!r}')
-        config = read_config(run/CONFIG)
-        if 'source' not in config: raise InputError(f'resume: {run/CONFIG} names no source')
-        learn, _ = prepare(config.pop('source'), config)
-        try: plan = plan_from_json(read_regular(run/PLAN, limit=2**24).decode())
-        except (OSError, ValueError) as e:
-            raise InputError(f'resume: {printable(run/PLAN)}: cannot be read ({e})') from None
-        return _train(run, learn, plan, every)
 
 # %% ../nbs/24_run.ipynb #0456d3d2
 def read_config(
@@ -424,22 +451,27 @@ def forget(
 def _changed_run(run, source, change):
     run = check_path('bundle', run)
     with locked(_run_folder(run)):
-        if not (run/'bundle').exists(): (run/f'bundle-{_earlier(run)}').rename(run/'bundle') # Cut off
-        net = load_bundle(run)
-        kept = bundle_sums(run, net)
-        if kept is None: raise InputError(f'{printable(run)}: its head was trained, or solved with '
-            "weights; images can be added to a run of fit with method='solve' and no balance")
-        sums, X, labels = sums_of(kept, net.classes), *_features_of(net, source)
-        known = set(net.classes)
+        if not (run/'bundle').exists(): # Cut off
+            (run/f'bundle-{_earlier(run)}').rename(run/'bundle')
+        net, sums = _solved_run(run)
+        known, (X, labels) = set(net.classes), _features_of(net, source)
         getattr(sums, change)(X, labels)
         net = with_solved_head(net, sums)
         before = _swapped(run, net)
     new = sorted(set(net.classes) - known)
-    print(f'{change}: {len(labels)} images of {_counted(set(labels))}'
-        + f"{' (new: ' + ', '.join(map(printable, new)) + ')' if new else ''}; the head is that of "
-        f'{sums.counts.sum():.0f} images of {_counted(sums.classes)}, in {printable(run)}; '
+    named = f" (new: {', '.join(map(printable, new))})" if new else ''
+    print(f'{change}: {len(labels)} images of {_counted(set(labels))}{named}; the head is that '
+        f'of {sums.counts.sum():.0f} images of {_counted(sums.classes)}, in {printable(run)}; '
         f'the bundle before is {printable(before)}')
     return net
+
+def _solved_run(run):
+    "The network of a run, and the sums of its head"
+    net = load_bundle(run)
+    kept = bundle_sums(run, net)
+    if kept is not None: return net, sums_of(kept, net.classes)
+    raise InputError(f'{printable(run)}: its head was trained, or solved with weights; images '
+        "can be added to a run of fit with method='solve' and no balance")
 
 def _counted(classes): return f"{len(classes)} class{'es'*(len(classes) != 1)}"
 
@@ -459,7 +491,8 @@ def _features_of(net, source):
     function = FrozenFunction(net.below('head'), probe_images(net), net.serving['precision'])
     return compute_features(function, [loader], len(table))[0], list(table.label)
 
-def _earlier(run): return max((n for n in range(1, 1000) if (run/f'bundle-{n}').exists()), default=0)
+def _earlier(run):
+    return max((n for n in range(1, 1000) if (run/f'bundle-{n}').exists()), default=0)
 
 def _swapped(run, net):
     "The new bundle in the place of the old one; the old one's new name"

@@ -405,7 +405,10 @@ SOLVED = dict(average=.3) # After a solved head a phase averages its weights
 
 @recipe('lp_ft', SOLVED, epochs=5, head_epochs=5, top_epochs=0, lr=6e-4, lr_decay=.7,
         head_lr=3e-3, first=-4, bn=None, clip=.3, average=None, solve=None)
-def lp_ft(names, s):
+def lp_ft(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054)"
     learning = dict(lr_decay=s.lr_decay, bn=s.bn, clip=s.clip, average=s.average)
     upper = Phase('top', s.top_epochs, names[-2], TOP_LR, inputs='features', **learning)
@@ -414,29 +417,44 @@ def lp_ft(names, s):
 
 # %% ../nbs/15_schedule.ipynb #1a655ea2
 @recipe('probe', epochs=5, lr=3e-3)
-def probe(names, s):
+def probe(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "The head alone, on the features of the frozen body"
     return [Phase('head', s.epochs, 'head', s.lr, inputs='features')]
 
 @recipe('solve', epochs=1, solve='auto')
-def solve_only(names, s):
+def solve_only(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "The head in closed form, in one pass; there is no second epoch"
     return [Phase('head', min(s.epochs, 1), 'head', 1e-3, inputs='features', solve=s.solve)]
 
 @recipe('all', epochs=5, lr=3e-4, lr_decay=1., bn=None, clip=.3)
-def all_at_once(names, s):
+def all_at_once(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "Every stage from the first batch on"
     return [Phase('all', s.epochs, names[0], s.lr, s.lr_decay, s.bn, clip=s.clip)]
 
 @recipe('layer_decay', epochs=5, lr=6e-4, lr_decay=.5, bn=None, clip=.3)
-def layer_decay(names, s):
+def layer_decay(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "Every stage from the first batch on, the lower the slower (arXiv 1801.06146)"
     return [Phase('all', s.epochs, names[0], s.lr, s.lr_decay, s.bn, clip=s.clip)]
 
 # %% ../nbs/15_schedule.ipynb #745830c2
 @recipe('top', dict(lr=2*TOP_LR) | SOLVED, epochs=4, head_epochs=4, lr=TOP_LR, lr_decay=.7, head_lr=3e-3,
         first=-2, bn=None, clip=.3, average=None, solve=None)
-def top(names, s):
+def top(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "The head, then the highest stage too, both on features: images go through the body once"
     upper = Phase('top', s.epochs, _lowest(names, s.first), s.lr, s.lr_decay, s.bn, 'features',
                   clip=s.clip, average=s.average)
@@ -445,7 +463,10 @@ def top(names, s):
 # %% ../nbs/15_schedule.ipynb #75fe9750
 @recipe('gradual', SOLVED, epochs=5, head_epochs=5, lr=6e-4, lr_decay=.7, head_lr=3e-3, first=-4,
         patience=None, bn=None, clip=.3, average=None, solve=None)
-def gradual(names, s):
+def gradual(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "Stages join from the head down (arXiv 1801.06146)"
     k = stage_index(names, _lowest(names, s.first))
     joins, n = list(names[k:-1])[::-1] or ['head'], s.epochs
@@ -458,7 +479,10 @@ def gradual(names, s):
 
 # %% ../nbs/15_schedule.ipynb #464ced33
 @recipe('fastai', epochs=5, head_epochs=1, lr=2e-3, lr_mult=100., split=('head',))
-def fastai_recipe(names, s):
+def fastai_recipe(
+    names:list, # Stem, stages and head, in forward order
+    s, # The method's settings, from the arguments of `recipe`
+):
     "What fine_tune of fastai 2.8 does, batch norm, rates and momentum included"
     group = np.cumsum([name in s.split for name in names])
     top = max(group[-1], 1)

@@ -24,9 +24,8 @@ def _table(images, labels, split='', **more):
 
 # %% ../nbs/06_tables.ipynb #497ba2bd
 SPLIT_WORDS = dict(train='train', training='train', trn='train',
-    valid='valid', val='valid',
-    validation='valid', validate='valid', dev='valid', eval='valid',
-        test='test', testing='test', tst='test')
+    valid='valid', val='valid', validation='valid', validate='valid',
+    dev='valid', eval='valid', test='test', testing='test', tst='test')
 _FILL = '(s|set|sets|data|dataset|image|images|img|imgs|split|folder|dir)?'
 
 def split_of(
@@ -41,7 +40,31 @@ def _word_split(word):
     hits = (w for w in SPLIT_WORDS if re.fullmatch(w + _FILL, word))
     return SPLIT_WORDS[w] if (w := next(hits, None)) else ''
 
-# %% ../nbs/06_tables.ipynb #9f5e3060
+# %% ../nbs/06_tables.ipynb #3bafcbf1
+def _subfolders(path):
+    if not path.is_dir(): raise InputError(
+        f'{printable(path)}: no such folder; give a folder with one sub-folder per class')
+    return sorted(p for p in path.iterdir() if p.is_dir() and not is_junk(p.name))
+
+def _inner(path):
+    "A folder that is alone in its folder is entered"
+    found = _subfolders(path)
+    if not found: raise InputError(f'{printable(path)}: no sub-folders; {_UNLABELLED}')
+    alone = len(found) == 1 and not split_of(found[0].name) and _subfolders(found[0])
+    if not alone or any(f.suffix.lower() in image_endings() for f in path.iterdir()):
+        return path, found
+    warnings.warn(f'{printable(path)}: holds nothing but the folder '
+                  f'{printable(found[0].name)!r}; the classes are read in there')
+    return _inner(found[0])
+
+_UNLABELLED = ('put the images of each class into a folder of its own; images without labels '
+               'are for `predict`')
+
+def _say_outside(folder, names):
+    if names: warnings.warn(f'{printable(folder)}: images in no class folder, left out: '
+                            f'{len(names)}, such as {printable(names[0])!r}')
+
+# %% ../nbs/06_tables.ipynb #1dfff5e6
 LABELS = 'top', 'parent'
 
 def table_from_folder(
@@ -53,17 +76,15 @@ def table_from_folder(
     root, folders = _inner(check_path('source', path))
     below, loose = _listed(root, folders)
     splits = {name: split_of(name) for name in below}
-    deep = {n for n, files in below.items()
-        if any(len(p) > 1 for p in files)}
+    deep = {n for n, files in below.items() if any(len(p) > 1 for p in files)}
     if all(splits.values()) and deep:
         return _split_rows(root, below, splits, label, loose)
     _refuse_splits(root, splits, label)
     _say_outside(root, loose)
     if label != 'parent' and _splits_inside(below): return _inner_splits(below)
-    if label is None and _two_levels(below):
-        raise InputError(_question(root, below))
-    return _rows({(n, *p): f for n, files in below.items() for p,
-        f in files.items()}, label)
+    if label is None and _two_levels(below): raise InputError(_question(root, below))
+    named = {(n, *p): f for n, files in below.items() for p, f in files.items()}
+    return _rows(named, label)
 
 def _rows(files, label, split=''):
     labels = [p[-2] if label == 'parent' else p[0] for p in files]
@@ -83,31 +104,6 @@ def _listed(root, folders):
         del below[name]
     return below, loose
 
-# %% ../nbs/06_tables.ipynb #3bafcbf1
-def _subfolders(path):
-    if not path.is_dir(): raise InputError(
-        f'{printable(path)}: no such folder; give a folder with one sub-folder per class')
-    return sorted(p for p in path.iterdir() if p.is_dir() and not is_junk(p.name))
-
-def _inner(path):
-    "A folder that is alone in its folder is entered"
-    found = _subfolders(path)
-    if not found: raise InputError(f'{printable(path)}: no sub-folders; {_UNLABELLED}')
-    alone = len(found) == 1 and not split_of(found[0].name) and _subfolders(found[0])
-    if not alone or any(f.suffix.lower() in image_endings() for f in path.iterdir()):
-        return path, found
-    warnings.warn(f'{printable(path)}: holds nothing but the folder {printable(found[0].name)!r}; '
-                  'the classes are read in there')
-    return _inner(found[0])
-
-_UNLABELLED = ('put the images of each class into a folder of its own; images without labels '
-               'are for `predict`')
-
-def _say_outside(folder, names):
-    if names:
-        warnings.warn(f'{printable(folder)}: images in no class folder, left out: {len(names)}, '
-                            f'such as {printable(names[0])!r}')
-
 # %% ../nbs/06_tables.ipynb #dfb0470b
 def _split_rows(root, below, splits, label, loose):
     _say_outside(root, loose)
@@ -118,8 +114,8 @@ def _split_rows(root, below, splits, label, loose):
         if not inside and splits[name] == 'train': raise InputError(
             f'{printable(root/name)}: no sub-folders; {_UNLABELLED}')
         if not inside:
-            warnings.warn(f'{printable(root/name)}: {len(loose)} images, which have no labels, '
-            'are left out; give the folder to `predict` to classify them')
+            warnings.warn(f'{printable(root/name)}: {len(loose)} images, which have no '
+                'labels, are left out; give the folder to `predict` to classify them')
         elif loose: _say_outside(root/name, loose)
         _refuse_empty(root/name, inside)
         if label is None and _two_levels(inner := _by_top(inside)):
@@ -141,14 +137,15 @@ def _refuse_splits(root, splits, label):
     named = [n for n, s in splits.items() if s]
     if not named or label is not None: return
     other = [n for n, s in splits.items() if not s]
-    if not other:
-        raise InputError(f'{printable(root)}: {" and ".join(map(printable, named))} hold images '
-        f'and no class folders; {_UNLABELLED}')
-    raise InputError(f'{printable(root)}: folder {printable(other[0])!r} stands beside {printable(named[0])!r}; '
-        "use train, valid and test only, or pass label='top' if both are classes")
+    if not other: raise InputError(f'{printable(root)}: '
+        f'{" and ".join(map(printable, named))} hold images and no class folders; {_UNLABELLED}')
+    a, b = printable(other[0]), printable(named[0])
+    raise InputError(f'{printable(root)}: folder {a!r} stands beside {b!r}; use train, valid '
+                     "and test only, or pass label='top' if both are classes")
 
-def _two_levels(below): return len(below) > 1 and all(
-    files and all(len(p) > 1 for p in files) for files in below.values())
+def _two_levels(below):
+    def deep(files): return files and all(len(p) > 1 for p in files)
+    return len(below) > 1 and all(map(deep, below.values()))
 
 def _splits_inside(below):
     "Whether every class has its images in folders of splits"
@@ -156,18 +153,66 @@ def _splits_inside(below):
     return all(map(split_of, inner)) and len({*map(split_of, inner)}) > 1
 
 def _inner_splits(below):
-    rows = [(f, name, split_of(p[0])) for name, files in below.items() for p, f in files.items()]
+    rows = [(f, name, split_of(p[0]))
+            for name, files in below.items() for p, f in files.items()]
     return _table(*zip(*rows))
 
 def _question(root, below):
     a, b = [*below][:2]
-    inner = next(iter(below[a]))[-2]
+    inner, guess = printable(next(iter(below[a]))[-2]), ''
     same = {p[0] for p in below[a]} & {p[0] for p in below[b]}
-    guess = f'; if {printable(a)!r} and {printable(b)!r} are splits, call them train, valid and test' if same else ''
-    return (f'{printable(root)}: two levels of folders, such as {printable(a)}/{printable(inner)}; pass label=\'top\' '
-            f'to take {printable(a)!r} as the class, or label=\'parent\' to take {printable(inner)!r}{guess}')
+    a, b = printable(a), printable(b)
+    if same: guess = f'; if {a!r} and {b!r} are splits, call them train, valid and test'
+    return (f'{printable(root)}: two levels of folders, such as {a}/{inner}; '
+            f"pass label='top' to take {a!r} as the class, or label='parent' "
+            f'to take {inner!r}{guess}')
 
-# %% ../nbs/06_tables.ipynb #57459c11
+# %% ../nbs/06_tables.ipynb #312da30c
+def _located(images, folder, suffix):
+    names = [i for i in images if isinstance(i, (str, os.PathLike))]
+    if len(names) < len(images): return [_pixels_in(i) for i in images]
+    if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
+    def ended(n): return n if n.lower().endswith(suffix.lower()) else f'{n}{suffix}'
+    names = [ended(str(n)) for n in names]
+    files = [folder/Path(n).expanduser() for n in names]
+    lost = [i for i, f in enumerate(files) if not f.exists()]
+    mended = {i: f for i in lost if (f := _elsewhere(names[i], folder, names[lost[0]]))}
+    for i, f in [*mended.items()][:1]: warnings.warn(
+        f'{len(mended)} of {len(files)} names are of another machine, such as '
+        f'{printable(names[i])!r}; read as {printable(f)}')
+    if lost and len(lost) == len(files) and not mended: _hint(names[0], folder, suffix)
+    return [mended.get(i, f) for i, f in enumerate(files)]
+
+def _pixels_in(v):
+    if isinstance(v, dict): v = v.get('bytes') or v.get('path')
+    return Path(v).expanduser() if isinstance(v, str) else v
+
+def _elsewhere(name, folder, first):
+    "The file that another machine's name means: back slashes turned, and upper folders left away"
+    parts = [p for p in name.replace('\\', '/').split('/') if p]
+    for k in range(len(parts)):
+        found = folder.joinpath(*parts[k:])
+        if found.exists(): return found if name != parts[-1] else None
+
+_ADDRESS = re.compile(r'\w+://')
+
+def _hint(name, folder, suffix):
+    if _ADDRESS.match(name): raise InputError(
+        f'{printable(name)}: an address; download the images, and give their folder')
+    lost, last, inner = folder/name, Path(name).name, []
+    beside = lost.parent.glob(f'{last}.*') if lost.parent.is_dir() else ()
+    endings = [f.suffix for f in beside if f.suffix.lower() in image_endings()]
+    if endings: raise InputError(f'{printable(lost)}: no such file, but with the ending '
+                                 f"{endings[0]}; pass suffix='{endings[0]}'")
+    if folder.is_dir() and not Path(name).is_absolute():
+        inner = [d for d in sorted(folder.iterdir()) if d.is_dir() and [*d.glob(f'{last}*')]]
+    if not inner: return
+    there = printable(inner[0])
+    more = '' if (inner[0]/name).exists() else ' and suffix'
+    raise InputError(f'{printable(lost)}: no such file, but one in {there}; '
+                     f"pass folder='{there}'{more}")
+
+# %% ../nbs/06_tables.ipynb #7787cb57
 def table_from_frame(
     frame:pd.DataFrame, # A row for each image
     file_col:str='file', # Column with the image files, or with pixels
@@ -188,20 +233,23 @@ def table_from_frame(
     labels = _marked(frame[marks]) if marks else _labels(frame[label_col], label_delim)
     if label_delim is None: _say_joined(labels)
     _refuse_numbers(labels, f'{name}: column {label_col!r}')
-    def place(i):
-        return f'{name}: row {i}' if lines is None else f'{name}: line {lines[i]}'
-    for i, (image, label) in enumerate(zip(images, labels)):
-        if label is None or _missing(image): raise InputError(
-            f'{place(i)} has no file or no label; fill it in or remove the row')
-    taken = file_col, *(marks or [label_col]), *([group]
-        if isinstance(group, str) else [])
+    _refuse_gaps(images, labels, name, lines)
+    named = [group] if isinstance(group, str) else []
+    taken = file_col, *(marks or [label_col]), *named
     split = _split_column(frame, taken, split_col)
-    table = _table(_located(images, check_path('folder', folder), suffix),
-        labels, split)
+    files = _located(images, check_path('folder', folder), suffix)
+    table = _table(files, labels, split)
     return table if group is None else with_groups(table, group, frame)
 
-_COLUMNS = dict(file='file image img file_name filename path filepath image_path image_file'.split(),
-                label='label labels class class_name category target'.split())
+def _refuse_gaps(images, labels, name, lines):
+    for i, (image, label) in enumerate(zip(images, labels)):
+        if label is not None and not _missing(image): continue
+        place = f'row {i}' if lines is None else f'line {lines[i]}'
+        raise InputError(f'{name}: {place} has no file or no label; fill it in or remove the row')
+
+_COLUMNS = dict(
+    file='file image img file_name filename path filepath image_path image_file'.split(),
+    label='label labels class class_name category target'.split())
 
 def _named_column(frame, col):
     "A column under its usual other names, if there is one of them"
@@ -211,11 +259,13 @@ def _named_column(frame, col):
 
 def _check_column(frame, col, name):
     columns = [*frame.columns]
-    if columns.count(col) > 1: raise InputError(f'{name}: two columns are called {col!r}; rename one')
+    if columns.count(col) > 1: raise InputError(
+        f'{name}: two columns are called {col!r}; rename one')
     if columns.count(col): return
-    headless = any(os.path.splitext(str(c))[1].lower() in image_endings() for c in columns)
-    raise InputError(f'{name}: no column {col!r} but {columns}; ' + ('write a header line, such as file,label, above it'
-        if headless else 'name the columns with file_col and label_col'))
+    endings = {os.path.splitext(str(c))[1].lower() for c in columns}
+    remedy = 'name the columns with file_col and label_col'
+    if endings & image_endings(): remedy = 'write a header line, such as file,label, above it'
+    raise InputError(f'{name}: no column {col!r} but {columns}; {remedy}')
 
 def _missing(v):
     if isinstance(v, (str, bytes)): return not v.strip()
@@ -224,8 +274,9 @@ def _missing(v):
 
 def _class_columns(frame, label_col):
     "The columns of a table that has one for each class, or None"
-    names = label_col.split(',') if isinstance(label_col, str) else [*label_col]
-    return names if not isinstance(label_col, str) or len(names) > 1 and label_col not in frame else None
+    if not isinstance(label_col, str): return [*label_col]
+    names = label_col.split(',')
+    return names if len(names) > 1 and label_col not in frame else None
 
 def _labels(values, delim):
     "A name for each image; or, where one has several, a sorted tuple of names for each"
@@ -236,9 +287,10 @@ def _labels(values, delim):
 def _read_lists(values, delim):
     "Lists, tuples, sets and arrays that a CSV holds as text, such as \"['cat', 'cup']\", are lists again"
     values = [*values]
-    if delim is not None or not all(isinstance(v, str) and _LIST.fullmatch(v) for v in values): return values
-    lists = any(v.strip()[0] in '[s' or re.search('[\'",]', v) for v in values) # Else names in brackets
-    return [_items(v) for v in values] if lists else values
+    def bracketed(v): return isinstance(v, str) and _LIST.fullmatch(v)
+    if delim is not None or not all(map(bracketed, values)): return values
+    def is_list(v): return v.strip()[0] in '[s' or re.search('[\'",]', v)
+    return [_items(v) for v in values] if any(map(is_list, values)) else values # Else names in brackets
 
 _LIST = re.compile(r'\s*(\[.*\]|\{.*\}|\(.*\)|(frozen)?set\(.*\))\s*', re.S)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.S)
@@ -252,8 +304,9 @@ def _items(text):
 
 def _say_joined(labels):
     known = {l for l in labels if isinstance(l, str)}
+    def joins(l, delim): return delim in l and {t.strip() for t in l.split(delim)} <= known
     for delim in ',;|/ ':
-        joined = sorted(l for l in known if delim in l and {t.strip() for t in l.split(delim)} <= known)
+        joined = sorted(l for l in known if joins(l, delim))
         if joined: return warnings.warn(f'label {joined[0]!r} joins the names of other classes'
             + f' ({len(joined)} of {len(known)} do)'*(len(joined) > 1)
             + f'; if an image may have several, pass label_delim={delim!r}')
@@ -266,7 +319,8 @@ def _label(v, delim):
 def _marked(marks):
     words = {c: [t.lower() for t in _texts(marks[c])] for c in marks}
     odd = [(c, t) for c, ts in words.items() for t in ts if t not in _YES | _NO | {'-1'}]
-    if odd: raise InputError('label_col: column {!r} holds {!r}; with one column a class, each is 0 or 1'.format(*odd[0]))
+    for c, t in odd[:1]: raise InputError(
+        f'label_col: column {c!r} holds {t!r}; with one column a class, each is 0 or 1')
     rows = zip(*[[t in _YES for t in ts] for ts in words.values()])
     labels = [tuple(sorted(str(c) for c, yes in zip(words, row) if yes)) for row in rows]
     empty = [c for c in words if not any(str(c) in l for l in labels)]
@@ -283,11 +337,15 @@ def _refuse_numbers(labels, place):
     if len(numbers) < max(1, .9*len(counts)): return
     what = f'{place} holds {len(numbers)} numbers, such as {min(numbers)}'
     if all(v.is_integer() for v in numbers.values()):
-        uneven = len(numbers) > 20 and len(names) < 20*len(numbers) and counts.max() > 2*counts.min()
-        if uneven: warnings.warn(f'{what}; each is read as a class of its own; {_CUT} if they are quantities')
+        few = len(names) < 20*len(numbers)
+        uneven = len(numbers) > 20 and few and counts.max() > 2*counts.min()
+        if uneven: warnings.warn(f'{what}; each is read as a class of its own; '
+                                 f'{_CUT} if they are quantities')
     elif len(numbers) <= max(10, len(labels)/2): warnings.warn(
-        f'{what}; each is read as a class of its own, whatever their order; {_CUT} if there are to be fewer')
-    else: raise InputError(f'{what}; a number for each image (regression) is not supported: {_CUT[:-1]}')
+        f'{what}; each is read as a class of its own, whatever their order; '
+        f'{_CUT} if there are to be fewer')
+    else: raise InputError(f'{what}; a number for each image (regression) is not '
+                           f'supported: {_CUT[:-1]}')
 
 _CUT = 'cut them into classes, as pandas.cut does,'
 
@@ -295,49 +353,9 @@ def _number(label):
     try: return float(label.strip().rstrip('%').replace(',', '.', 1))
     except ValueError: return None
 
-# %% ../nbs/06_tables.ipynb #312da30c
-def _located(images, folder, suffix):
-    names = [i for i in images if isinstance(i, (str, os.PathLike))]
-    if len(names) < len(images): return [_pixels_in(i) for i in images]
-    if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
-    names = [str(n) if str(n).lower().endswith(suffix.lower()) else f'{n}{suffix}' for n in names]
-    files = [folder/Path(n).expanduser() for n in names]
-    lost = [i for i, f in enumerate(files) if not f.exists()]
-    mended = {i: f for i in lost if (f := _elsewhere(names[i], folder, names[lost[0]]))}
-    if mended: warnings.warn(f'{len(mended)} of {len(files)} names are of another machine, such as '
-        f'{printable(names[[*mended][0]])!r}; read as {printable([*mended.values()][0])}')
-    if lost and len(lost) == len(files) and not mended: _hint(names[0], folder, suffix)
-    return [mended.get(i, f) for i, f in enumerate(files)]
-
-def _pixels_in(v):
-    if isinstance(v, dict): v = v.get('bytes') or v.get('path')
-    return Path(v).expanduser() if isinstance(v, str) else v
-
-def _elsewhere(name, folder, first):
-    "The file that another machine's name means: back slashes turned, and upper folders left away"
-    parts = [p for p in name.replace('\\', '/').split('/') if p]
-    for k in range(len(parts)):
-        found = folder.joinpath(*parts[k:])
-        if found.exists(): return found if name != parts[-1] else None
-
-_ADDRESS = re.compile(r'\w+://')
-
-def _hint(name, folder, suffix):
-    if _ADDRESS.match(name): raise InputError(f'{printable(name)}: an address; download the images, and give their folder')
-    endings = [f.suffix for f in (folder/name).parent.glob(f'{Path(name).name}.*')
-               if f.suffix.lower() in image_endings()] if (folder/name).parent.is_dir() else []
-    if endings:
-        raise InputError(f"{printable(folder/name)}: no such file, but with the ending {endings[0]}; "
-                                 f"pass suffix='{endings[0]}'")
-    inner = [d for d in sorted(folder.iterdir()) if d.is_dir() and [*d.glob(f'{Path(name).name}*')]
-             ] if folder.is_dir() and not Path(name).is_absolute() else []
-    if inner:
-        raise InputError(f'{printable(folder/name)}: no such file, but one in {printable(inner[0])}; '
-        f"pass folder='{printable(inner[0])}'" + ('' if (inner[0]/name).exists()
-            else ' and suffix'))
-
 # %% ../nbs/06_tables.ipynb #fc090c4b
-_FOLDS = re.compile(r'set|(.*[^a-z])?((k|cv)?folds?|splits?|subset|partition|hold_?out)([^a-z].*)?', re.I)
+_FOLDS = re.compile(r'set|(.*[^a-z])?((k|cv)?folds?|splits?|subset|partition|hold_?out)'
+                    r'([^a-z].*)?', re.I)
 _FLAG = re.compile(r'(is|in|for|as|use|used|flag|the|of|only|[^a-z])*', re.I)
 _YES, _NO = {'true', '1', 'yes', '1.0'}, {'false', '0', 'no', '0.0', ''}
 
@@ -361,8 +379,8 @@ def _how_split(name, values):
     if words and '' not in words and (len(words) > 1 or _FOLDS.fullmatch(name)): return split_of
     flag = split_of(name)
     if flag and _is_flag(name) and (texts <= _YES | _NO or '' in texts and len(texts) == 2):
-        rest = 'valid' if flag == 'train' else 'train'
-        return lambda t: rest if t.lower() in _NO else flag # Any mark means yes beside empty cells
+        rest = 'valid' if flag == 'train' else 'train' # Any mark means yes beside empty cells
+        return lambda t: rest if t.lower() in _NO else flag
     few = 1 < len(texts) <= 20
     if name.lower() == 'split' and texts != {''} and (words - {''} or not few): return _wrong_split
     named = _FOLDS.fullmatch(name) or flag and _is_flag(name) or len(texts) < 4 and words - {''}
@@ -382,9 +400,10 @@ def _which_split(frame, found):
     col = next((c for c, how in found.items() if how == 'ask'), [*found][0])
     value = _likely_valid({*_texts(frame[col])} - {''})
     example = f'{col}={value}' if found[col] == 'ask' else col
-    return (f'split: the column{"s" if len(found) > 1 else ""} {", ".join(map(repr, found))} may hold a split; '
-            f"pass split_col='{example}'" + (' to validate on those rows' if '=' in example else '')
-            + ", or split_col='none' to make a new split")
+    s, names = 's'*(len(found) > 1), ', '.join(map(repr, found))
+    rows = ' to validate on those rows' if '=' in example else ''
+    return (f"split: the column{s} {names} may hold a split; pass split_col='{example}'{rows}, "
+            "or split_col='none' to make a new split")
 
 def _likely_valid(values):
     "The value of a split's column that is most likely validated on"
@@ -587,17 +606,15 @@ def with_groups(
             raise InputError(f'group: row {keys.index("")} has no {group!r}; fill it in')
         return table.assign(group=keys)
     rule = _group_rule(group, frame)
-    if any(not isinstance(f, (str, os.PathLike)) for f in table.image):
-        raise InputError(
+    if any(not isinstance(f, (str, os.PathLike)) for f in table.image): raise InputError(
         'group: these images have no file names; give a column of the table')
     return table.assign(group=[rule(f) for f in table.image])
 
 def _group_rule(group, frame):
     if callable(group): return lambda f: str(group(Path(f).name))
     if group == 'parent': return lambda f: str(Path(f).parent)
-    try:
-        pattern = re.compile(group) if isinstance(group,
-            str) and '(' in group else None
+    written = isinstance(group, str) and '(' in group
+    try: pattern = re.compile(group) if written else None
     except re.error as e:
         raise InputError(f'group: {group!r} is no regular expression ({e})') from None
     if pattern and pattern.groups:
@@ -640,7 +657,8 @@ def table_from(
         raise InputError(f'source: a {type(source).__name__}; '
         f'give a folder, a CSV, a data frame, or one of {", ".join(SOURCES)}')
     path, name = check_path('source', source), str(source)
-    if _ADDRESS.match(name): raise InputError(f'source: {printable(name)}: an address; download it, and give the folder or the table')
+    if _ADDRESS.match(name): raise InputError(f'source: {printable(name)}: an address; '
+                                              'download it, and give the folder or the table')
     if name.startswith(NAMED):
         name = check_one_of('source', name[len(NAMED):], SOURCES)
     elif path.exists() or name not in SOURCES: name = None
