@@ -6,7 +6,7 @@
 __all__ = ['SEVERITIES', 'LEAST_USE', 'LARGE', 'Audit', 'audit_table', 'read_facts', 'audit']
 
 # %% ../nbs/07_audit.ipynb #9feffa2d
-import math, os, unicodedata, warnings
+import difflib, math, os, unicodedata, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +72,12 @@ def _names(good):
         if len(names) > 1:
             yield ('warning', 'names', '', 'classes ' + ' and '.join(map(repr, sorted(names)))
                                   + ' are probably the same', 'give them one name')
+    counts = good.label.explode().dropna().value_counts()
+    words = [c for c in sorted(counts.index, key=str) if isinstance(c, str) and c.isalpha()]
+    for name in [c for c in words if counts[c] <= 2]:
+        common = [c for c in words if counts[c] >= 10*counts[name] and _folded(c) != _folded(name)]
+        for c in difflib.get_close_matches(name, common, 1, .8): yield ('warning', 'names', '',
+            f'class {name!r} of {counts[name]} may be a misspelt {c!r}', 'give it that name, or add more images')
 
 def _folded(name):
     text = unicodedata.normalize('NFKD', str(name)).casefold()

@@ -110,10 +110,15 @@ def save_bundle(
 ) -> Path: # The folder
     "Save a learner's network, if a bundle sees the images that the learner saw"
     path = refuse_existing(path)
-    try: learn.dls.check_pixels()
-    except OSError as e: warnings.warn(f'save: the validation images cannot be compared again ({e})')
+    _compare_again(learn.dls)
     if learn.cnn.sums is not None and not learn.cnn.sums.hold(learn.cnn): learn.cnn.sums = None
     return write_bundle(learn.cnn, path)
+
+def _compare_again(dls):
+    "What was trained is saved, also if an image has vanished since"
+    try: found = dls.pixel_difference()
+    except (OSError, InputError) as e: warnings.warn(f'save: the validation images cannot be compared again ({e})')
+    else: found is None or dls.check_pixels()
 
 # %% ../nbs/22_bundle.ipynb #590f88a1
 class _WholeNumbers(TorchFunctionMode):
@@ -257,7 +262,22 @@ def bundle_sums(
     expected = {k: torch.zeros(s, dtype=torch.float64) for k, s in shapes.items()}
     _same_tensors(file, found, expected | dict(kind=torch.zeros(1, dtype=torch.int64)))
     _all_finite(found, printable(file))
+    _check_sums(found, printable(file))
     return found
+
+def _check_sums(found, name):
+    "They are counts, sums and products of some rows, and of a head that is known"
+    from cnn_finetune.solve import SOLVERS
+    counts, sums, products, (penalty, temperature) = (found[k] for k in ('counts', 'sums', 'products', 'way'))
+    i, j = torch.triu_indices(sums.shape[1], sums.shape[1])
+    squares = products[i == j]
+    length, little = squares.clamp(min=0).sqrt(), 1e-6*squares.max()
+    fit = ((products.abs() <= length[i]*length[j] + little).all()
+           and ((sums**2/counts[:, None]).sum(0) <= squares + little).all())
+    counted = (counts >= 1).all() and (counts == counts.round()).all()
+    known = 0 <= int(found['kind']) < len(SOLVERS) and penalty >= 0 and temperature > 0
+    if not (fit and counted and known): raise InputError(
+        f'{name}: its numbers are not sums of features; copy the bundle again')
 
 # %% ../nbs/22_bundle.ipynb #5fd76ae4
 @dataclass

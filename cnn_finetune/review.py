@@ -6,7 +6,7 @@
 __all__ = ['ROOM', 'DOTS', 'TILES', 'TILE', 'evaluate', 'report_text', 'report_dict', 'write_page', 'review_page']
 
 # %% ../nbs/23_review.ipynb #771c0a14
-import base64, io, json as jsonlib, math, os
+import base64, io, json as jsonlib, math, os, warnings
 from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -42,7 +42,7 @@ def inspect(
     learn = _learner(data, size, arch, run, bad, cache, valid_pct, label_delim)
     found = learn.inspect(test=test)
     if csv is not None: found.corrections(csv)
-    if page is not None: write_page(page, found, learn=learn)
+    if page is not None: write_page(page, found, learn=learn, title=_title(data))
     print(_as_json(found.to_dict()) if json else _summary(found))
     return found
 
@@ -54,6 +54,8 @@ def _learner(data, size, arch, run, bad, cache, valid_pct, label_delim):
     learn = cnn_learner(dls, arch, start=net)
     learn.remove_cbs([cb for cb in learn.cbs if cb.name == 'progress'])
     return learn
+
+def _title(data): return Path(data).absolute().name or 'Images'
 
 def _as_json(value): return printable(jsonlib.dumps(value, indent=1, ensure_ascii=False))
 
@@ -87,7 +89,7 @@ def evaluate(
     report = REPORTS[net.kind](_targets(rows.label, predictor), probs, predictor.classes,
                                list(rows.image), predictor.thresholds)
     if errors is not None: report.errors(errors)
-    if page is not None: write_page(page, report=report, images=list(rows.image), net=net)
+    if page is not None: write_page(page, report=report, images=list(rows.image), net=net, title=_title(data))
     print(_as_json(report_dict(report)) if json else report_text(report))
     return report
 
@@ -136,6 +138,10 @@ def _judged_rows(table, predictor, unknown):
     known = table.label.map(lambda l: set(classes).issuperset(l if several else [l]))
     table = table[known].reset_index(drop=True)
     if not len(table): raise InputError('evaluate: no image has a class that the network knows')
+    files = table.image.map(lambda f: os.path.abspath(f) if isinstance(f, (str, os.PathLike)) else None).dropna()
+    twice = files[files.duplicated()]
+    if len(twice): warnings.warn(f'{printable(twice.iloc[0])}: {len(twice)} of {len(table)} rows name a file once more, '
+                                 'and it counts once more; keep one row a file')
     return table
 
 def _targets(labels, predictor):
@@ -203,12 +209,12 @@ def _page_rows(found, report):
     "Images that are in a finding, then those that are answered wrong"
     rows = []
     if found is not None:
-        order = dict.fromkeys(i for f in found.findings for i in f.rows)
+        order, other = dict.fromkeys(i for f in found.findings for i in f.rows), _other_copies(found)
         for i in order:
             r = found.table.iloc[i]
             rows.append(dict(file=r.image, label=_joined_label(r.label), split=r.split,
                 guess=_joined_label(r.predicted), place=int(i),
-                p=round(float(r.probability), 4), why=r['why'].split(), near=int(found.near[i, 0]),
+                p=round(float(r.probability), 4), why=r['why'].split(), near=int(other.get(i, found.near[i, 0])),
                 close=round(float(r.cosine), 3)))
     elif report is not None:
         place = {f: i for i, f in enumerate(report.images)}
@@ -216,6 +222,14 @@ def _page_rows(found, report):
             rows.append(dict(file=r.image, label=r.label, split='', guess=r.predicted,
                 place=place[r.image], p=round(float(r.of_label), 4), why=['error'], near=-1, close=0))
     return rows
+
+def _other_copies(found):
+    "The image that each copy is a copy of, one on the other side of the split first"
+    split, other = found.table.split.to_numpy(), {}
+    for a, b in found.pairs[found.pairs.kind.eq('copy')][['a', 'b']].to_numpy():
+        for i, j in ((a, b), (b, a)):
+            if i not in other or split[i] != split[j]: other[i] = j
+    return other
 
 def _sources(learn, found, images):
     if found is None: return learn.dls.valid_ds.items if images is None else images
@@ -232,7 +246,8 @@ def _add_thumbnails(rows, images, net, most):
         if _is_file(images, r['place']): r['file'] = printable(os.path.abspath(images[r['place']]))
         r['image'] = thumb(r['place']) if room > 0 else ''
         r['nearest'] = thumb(r['near']) if room > 0 else ''
-        r['alt'] = 'nearest image'
+        r['alt'], r['beside'] = 'nearest image', ''
+        if 0 <= r['near'] and _is_file(images, r['near']): r['beside'] = printable(os.path.abspath(images[r['near']]))
         if r['why'] == ['error'] and net is not None and most > 0 and r['image']:
             r['nearest'], r['alt'], most = _looked_at(net, images[r['place']]), 'where it looked', most - 1
         room -= len(r['image']) + len(r['nearest'])
@@ -367,7 +382,8 @@ the label</option><option value="close">nearest image</option><option value="fil
 <span id="shown" aria-live="polite"></span>
 <button id="save">Download corrected CSV</button></div>
 <p class="note">Tick <b>remove</b> to leave an image out, or choose its right label. The CSV has every image
-and is read by <code>cnn_finetune fit</code>; no file is changed.</p>
+and is read by <code>cnn_finetune fit</code>; no file is changed. The second image of a pair is the one that is
+nearest to the first, or shows where the network looked.</p>
 <div id="cards"></div><button id="more">Show more</button>'''
 
 _STYLE = '''
@@ -383,7 +399,8 @@ outline:2px solid}#cards{display:grid;grid-template-columns:repeat(auto-fill,min
 #more{display:block;margin:1rem auto}#field{display:flex;flex-wrap:wrap;gap:.75rem}
 #map{flex:1 1 20rem;min-width:0;height:min(60vh,30rem);border:1px solid var(--line);border-radius:.4rem;cursor:crosshair}
 #spot{flex:0 0 10rem;min-height:9rem;overflow-wrap:anywhere;font-size:.85rem}#legend{display:flex;flex-wrap:wrap;
-gap:.3rem;margin-bottom:.5rem;max-height:8rem;overflow-y:auto}#legend button[aria-pressed=false]{opacity:.4}'''
+gap:.3rem;margin-bottom:.5rem;max-height:8rem;overflow-y:auto}#legend button[aria-pressed=false]{opacity:.4}
+[hidden]{display:none!important}@media(max-width:40rem){.bar{position:static}}'''
 
 _TOOLS = '''
 "use strict";
@@ -459,22 +476,26 @@ window.addEventListener("resize", draw); draw();
 _SCRIPT = '''
 const labels = [...new Set(data.all.map(r => r[1]).concat(data.rows.flatMap(r => [r.label, r.guess])))].sort();
 data.rows.forEach((r, i) => { r.order = i; r.now = r.label; r.gone = false; });
+const short = file => file.split(/[\\\\/]/).slice(-3).join("/");
+let unsaved = false;
+window.onbeforeunload = e => { if (unsaved) e.preventDefault(); };
 function card(r) {
   const c = make("div"); c.className = "card" + (r.gone ? " gone" : "");
   for (const [src, alt] of [[r.image, "image"], [r.nearest, r.alt]])
     if (src) { const im = make("img", "", c); im.src = src; im.alt = alt; im.title = alt; }
-  make("div", r.file.split(/[\\\\/]/).slice(-3).join("/"), c).title = r.file;
+  make("div", short(r.file), c).title = r.file;
   const tags = make("div", "", c);
   for (const k of r.why) make("span", k, tags).className = "tag";
   make("div", (r.split ? r.split + ", " : "") + "labelled " + r.label + " (" + (100*r.p).toFixed(1) +
        " %), looks like " + r.guess, c);
+  if (r.nearest) make("div", "beside it: " + (r.beside ? short(r.beside) : r.alt), c).title = r.beside || r.alt;
   if (!data.all.length) return c;
   const l = make("label", "label ", c), s = make("select", "", l);
   for (const v of labels) { const o = make("option", v, s); o.value = v; o.selected = v === r.now; }
-  s.onchange = () => { r.now = s.value; };
+  s.onchange = () => { r.now = s.value; unsaved = true; };
   const g = make("label", " remove ", c), b = make("input", "", g);
   b.type = "checkbox"; b.checked = r.gone;
-  b.onchange = () => { r.gone = b.checked; c.classList.toggle("gone", r.gone); };
+  b.onchange = () => { r.gone = b.checked; unsaved = true; c.classList.toggle("gone", r.gone); };
   return c;
 }
 function show() {
@@ -499,7 +520,7 @@ function csv() {
 by("save").onclick = () => {
   const a = make("a");
   a.href = URL.createObjectURL(new Blob([csv()], {type: "text/csv"}));
-  a.download = "corrected.csv"; a.click();
+  a.download = "corrected.csv"; a.click(); unsaved = false;
 };
 by("save").hidden = !data.all.length;
 for (const [k, n] of [["", data.rows.length], ...data.kinds]) {

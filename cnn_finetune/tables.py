@@ -230,6 +230,7 @@ def table_from_frame(
     marks = _class_columns(frame, label_col)
     for col in (file_col, *(marks or [label_col])): _check_column(frame, col, name)
     images = [*frame[file_col]]
+    if not images: raise InputError(f'{name}: no rows below the names of the columns; give one for each image')
     labels = _marked(frame[marks]) if marks else _labels(frame[label_col], label_delim)
     if label_delim is None: _say_joined(labels)
     _refuse_numbers(labels, f'{name}: column {label_col!r}')
