@@ -651,6 +651,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'cnn_finetune.inspection._laid_over': ('inspect.html#_laid_over', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._left_out': ('inspect.html#_left_out', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._line': ('inspect.html#_line', 'cnn_finetune/inspection.py'),
+                                         'cnn_finetune.inspection._line_to_zero': ( 'inspect.html#_line_to_zero',
+                                                                                    'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._members': ('inspect.html#_members', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._name': ('inspect.html#_name', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._nearest': ('inspect.html#_nearest', 'cnn_finetune/inspection.py'),

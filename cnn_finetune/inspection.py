@@ -297,8 +297,9 @@ def _one_level(x, side, k):
     gx, gy = _slopes(y, 3.)
     t = torch.atan2(_at(gy, u, v), _at(gx, u, v))[..., None, None]
     dv, du = torch.meshgrid(*[2*(torch.arange(8) - 3.5)]*2, indexing='ij')
-    at = u[..., None, None] + t.cos()*du - t.sin()*dv, v[..., None, None] + t.sin()*du + t.cos()*dv
-    p = _at(_blurred(y, 1.2), *at).flatten(2)
+    across = u[..., None, None] + t.cos()*du - t.sin()*dv
+    down = v[..., None, None] + t.sin()*du + t.cos()*dv
+    p = _at(_blurred(y, 1.2), across, down).flatten(2)
     p = p - p.mean(-1, keepdim=True)
     norm = p.norm(dim=-1, keepdim=True)
     z = torch.complex(u + .5, v + .5)*full/side - (.5 + .5j)*full
@@ -316,7 +317,8 @@ def _corners(x, k, margin=6):
 
 def _at(x, u, v):
     "Values of images (n, h, h) at places (n, ...), between pixels by bilinear interpolation"
-    g = ((2*torch.stack([u, v], -1) + 1)/x.shape[-1] - 1).flatten(1, -2)[:, :, None]
+    places = (2*torch.stack([u, v], -1) + 1)/x.shape[-1] - 1 # The image is [-1, 1]
+    g = places.flatten(1, -2)[:, :, None]
     return F.grid_sample(x[:, None], g, align_corners=False, padding_mode='border').view(u.shape)
 
 # %% ../nbs/20_inspect.ipynb #95968a2e
@@ -577,7 +579,7 @@ def none_of_these(self:CNNLearner,
     return pd.DataFrame(dict(image=[_name(im, i) for i, im in enumerate(images)], distance=distance,
                              strange=distance > limit))
 
-# %% ../nbs/20_inspect.ipynb #2066df42
+# %% ../nbs/20_inspect.ipynb #df13afb6
 def learning_curve(
     x:np.ndarray, # Features (n, d)
     y:np.ndarray, # Classes (n,), as indices
@@ -596,25 +598,7 @@ def class_curves(
     "As `learning_curve`, for each class by itself, while all classes grow"
     return _class_curves(_judged_parts(x, y, len(vocab), seed), vocab)
 
-def forecast(
-    curve:pd.DataFrame, # From `learning_curve`
-    times:tuple=(2, 4), # Multiples of the images that there are
-    level:float=.9, # Of the interval, in (0, 1)
-    seed:int=42, # Of the resampling
-) -> pd.DataFrame: # Columns images, accuracy, low, high
-    "Accuracy with more images of the same kind"
-    n, e, m = curve.images.to_numpy(float), curve.error.to_numpy(), curve.judged.to_numpy(float)
-    e, rng = (e*m + .5)/(m + 1), np.random.default_rng(seed)
-    more = np.array(times)*n[-1]
-    drawn = rng.binomial(m.astype(int), e, (200, len(n)))
-    drawn = (drawn + .5)/(m + 1)
-    models = np.concatenate([_power_laws(n, drawn[i::2], free=bool(i))(more) for i in (0, 1)])
-    noisy = models + rng.normal(size=models.shape)*np.sqrt(models*(1 - models)/m[-1])
-    low, high = np.quantile(1 - noisy, [(1 - level)/2, (1 + level)/2], axis=0).clip(0, 1)
-    return pd.DataFrame(dict(images=more.astype(int), accuracy=1 - np.median(models, 0),
-                             low=low, high=high))
-
-# %% ../nbs/20_inspect.ipynb #2b2270cb
+# %% ../nbs/20_inspect.ipynb #b963800a
 def _judged_parts(x, y, classes, seed):
     "Images in a part, which of the others its head gets wrong, and their classes"
     x, y = _checked(x, y)
@@ -637,6 +621,7 @@ def _class_curves(points, vocab, least=8):
             for c in np.flatnonzero(sizes >= least) for n, wrong, judged in points]
     return pd.DataFrame(rows, columns=['class', 'images', 'error', 'judged'])
 
+
 def _reduced(x, most=256):
     "Principal components, enough for a curve"
     if min(x.shape) <= most: return x
@@ -654,18 +639,42 @@ def _head_errors(x, y, classes, part):
     keep = np.isin(np.arange(len(y)), part)
     return (loo_scores(x, y, classes, keep=keep).argmax(1) != y)[~keep]
 
+# %% ../nbs/20_inspect.ipynb #2066df42
+def forecast(
+    curve:pd.DataFrame, # From `learning_curve`
+    times:tuple=(2, 4), # Multiples of the images that there are
+    level:float=.9, # Of the interval, in (0, 1)
+    seed:int=42, # Of the resampling
+) -> pd.DataFrame: # Columns images, accuracy, low, high
+    "Accuracy with more images of the same kind"
+    n, e, m = curve.images.to_numpy(float), curve.error.to_numpy(), curve.judged.to_numpy(float)
+    e, rng = (e*m + .5)/(m + 1), np.random.default_rng(seed)
+    more = np.array(times)*n[-1]
+    drawn = rng.binomial(m.astype(int), e, (200, len(n)))
+    drawn = (drawn + .5)/(m + 1)
+    models = np.concatenate([_power_laws(n, drawn[i::2], free=bool(i))(more) for i in (0, 1)])
+    noisy = models + rng.normal(size=models.shape)*np.sqrt(models*(1 - models)/m[-1])
+    low, high = np.quantile(1 - noisy, [(1 - level)/2, (1 + level)/2], axis=0).clip(0, 1)
+    return pd.DataFrame(dict(images=more.astype(int), accuracy=1 - np.median(models, 0),
+                             low=low, high=high))
+
+# %% ../nbs/20_inspect.ipynb #6d77b374
 def _power_laws(n, e, free):
     "The curve (10) through each row of points, by weighted least squares over a grid of exponents"
     w, best = 1/(e*(1 - e)), np.full(len(e), np.inf)
     a, b, c = e[:, -1], np.zeros(len(e)), np.ones(len(e))
     for k in np.linspace(.05, 1.5, 30):
         t = (n/n[-1])**-k
-        slope, offset = _line(t, e, w) if free else ((w*t*e).sum(1)/(w*t*t).sum(1), np.zeros(len(e)))
+        slope, offset = (_line if free else _line_to_zero)(t, e, w)
         rest = (w*(offset[:, None] + slope[:, None]*t - e)**2).sum(1)
         good = (rest < best) & (slope >= 0) & (offset >= 0)
         best, a, b, c = (np.where(good, new, old) for new, old in
                          zip((rest, offset, slope, k), (best, a, b, c)))
     return lambda m: a[:, None] + b[:, None]*(m/n[-1])**-c[:, None]
+
+def _line_to_zero(t, e, w):
+    "Slope and offset of a line through the origin"
+    return (w*t*e).sum(1)/(w*t*t).sum(1), np.zeros(len(e))
 
 def _line(t, e, w):
     "Slope and offset by weighted least squares"
@@ -723,7 +732,7 @@ class Inspection:
         found = [f'  {x}' for x in self.findings] or ['  nothing found']
         return printable('\n'.join(lines + found))
 
-# %% ../nbs/20_inspect.ipynb #7becf498
+# %% ../nbs/20_inspect.ipynb #227a5d17
 VOTERS = 20 # Neighbours that judge a label
 
 @patch
@@ -746,6 +755,7 @@ def inspect(self:CNNLearner,
         classes=self.dls.vocab, thumbs=thumbs, test=None if test else _test_rows(self.dls),
         places=image_map(x), **known)
 
+# %% ../nbs/20_inspect.ipynb #b26f43ed
 @patch
 def class_forecast(self:Inspection,
     times:int=2, # Multiple of the images that there are, of all classes
@@ -759,7 +769,7 @@ def class_forecast(self:Inspection,
     table = pd.DataFrame(rows, columns='class images recall expected low high'.split())
     return table.sort_values('recall', kind='stable').reset_index(drop=True)
 
-# %% ../nbs/20_inspect.ipynb #227a5d17
+# %% ../nbs/20_inspect.ipynb #1866675e
 def _rows(dls, test=False):
     if dls.table is None: raise InputError(
         'inspect: these loaders have no table of images; make them with image_dls')
@@ -804,6 +814,7 @@ def _joined(groups, given):
     copies = [(first.setdefault(('copy', g), i), i) for i, g in enumerate(groups)]
     return copy_groups(pd.DataFrame(pairs + copies, columns=['a', 'b']), len(groups))
 
+# %% ../nbs/20_inspect.ipynb #051371a1
 def _test_rows(dls): return dls.table.loc[dls.table.split.eq('test'), ['image', 'label', 'split']]
 
 def _thumbs_of(dls, images): return thumbnails(images, dls.pre, dls.cache)
@@ -825,6 +836,7 @@ def _image_table(rows, labels, near, cosine, groups, facts):
     return pd.DataFrame(dict(image=names, label=list(rows.label), split=list(rows.split))).join(labels).assign(
         nearest=[names[i] for i in near[:, 0]], cosine=cosine[:, 0], group=groups).join(facts).join(odd)
 
+# %% ../nbs/20_inspect.ipynb #4517f95f
 def _rows_by_kind(table, pairs):
     "Rows of every kind of flaw"
     split, label = table.split.to_numpy(), table.label.to_numpy()
