@@ -65,17 +65,19 @@ def _classes(good, validated):
         'it needs 2, one to learn from and one to validate on; or pass valid_pct=0 to validate on none')
 
 def _names(good):
-    alike = {}
-    for name in good.label.explode().dropna().unique():
-        alike.setdefault(_folded(name), []).append(name)
+    counts, alike = good.label.explode().value_counts(), {}
+    for name in counts.index: alike.setdefault(_folded(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             yield ('warning', 'names', '', 'classes ' + ' and '.join(map(repr, sorted(names)))
-                                  + ' are probably the same', 'give them one name')
-    counts = good.label.explode().dropna().value_counts()
-    words = [c for c in sorted(counts.index, key=str) if isinstance(c, str) and c.isalpha()]
-    for name in [c for c in words if counts[c] <= 2]:
-        common = [c for c in words if counts[c] >= 10*counts[name] and _folded(c) != _folded(name)]
+                                   + ' are probably the same', 'give them one name')
+    yield from _misspelt(counts[[isinstance(c, str) and c.isalpha() for c in counts.index]])
+
+def _misspelt(counts):
+    "Rare classes that are spelt nearly as a common one; many rare ones are no mistakes"
+    rare = counts.index[counts <= 2]
+    for name in sorted(rare) if len(rare) <= 20 else ():
+        common = [c for c in counts.index[counts >= 10*counts[name]] if _folded(c) != _folded(name)]
         for c in difflib.get_close_matches(name, common, 1, .8): yield ('warning', 'names', '',
             f'class {name!r} of {counts[name]} may be a misspelt {c!r}', 'give it that name, or add more images')
 
