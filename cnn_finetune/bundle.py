@@ -118,7 +118,8 @@ def _compare_again(dls):
     "What was trained is saved, also if an image has vanished since"
     try: found = dls.pixel_difference()
     except (OSError, InputError) as e: warnings.warn(f'save: the validation images cannot be compared again ({e})')
-    else: found is None or dls.check_pixels()
+    else:
+        if found is not None: dls.check_pixels(found=found)
 
 # %% ../nbs/22_bundle.ipynb #590f88a1
 class _WholeNumbers(TorchFunctionMode):

@@ -236,9 +236,10 @@ def pixel_difference(self:ImageData,
 @patch
 def check_pixels(self:ImageData,
     unread:list=(), # Names of transforms that were not understood, for the message
+    found:float=None, # From `pixel_difference`, if it is at hand
 ):
     "Refuse loaders that show a network other images than a bundle would"
-    found = self.pixel_difference()
+    if found is None: found = self.pixel_difference()
     if found is None or found <= ROUNDING: return
     why = f', perhaps by {", ".join(unread)}' if unread else ''
     raise InputError(f'dls: a saved network would see other images than these loaders give: '
