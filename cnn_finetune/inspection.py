@@ -47,8 +47,8 @@ def _left_out(x, Y, groups=None, keep=None):
     ridge = _Ridge(x, Y, kept)
     scores = np.concatenate([ridge.predict(b) for b in _blocks(np.arange(len(Y)))])
     for b in _blocks(kept): scores[b] = ridge.left_out(b)
-    for g in _members(groups):
-        if len(g := np.intersect1d(g, kept)): scores[g] = ridge.left_out_together(g)
+    for g in () if groups is None else group_members(groups):
+        if len(g) > 1 and len(g := np.intersect1d(g, kept)): scores[g] = ridge.left_out_together(g)
     return scores
 
 # %% ../nbs/20_inspect.ipynb #42bac31c
@@ -92,12 +92,6 @@ def _checked(x, y):
     if wrong.any(): raise InputError(
         f'x: the features of image {wrong.argmax()} are not finite; check it and the network')
     return x, y
-
-def _members(groups):
-    if groups is None: return []
-    order = np.argsort(groups, kind='stable')
-    cuts = np.flatnonzero(np.diff(np.asarray(groups)[order])) + 1
-    return [g for g in np.split(order, cuts) if len(g) > 1]
 
 # %% ../nbs/20_inspect.ipynb #6695ed20
 DOUBT = .1 # A label that is less probable is suspicious

@@ -39,7 +39,7 @@ def accuracy_interval(
     check_whole('n', n, 1), check_number('level', level, 0, 1)
     if check_whole('correct', correct) > n:
         raise InputError(f'correct: {correct} of {n}; give n at most')
-    return tuple(map(float, binomtest(int(correct), int(n)).proportion_ci(level, 'wilson')))
+    return wilson_interval(correct/n, n, level)
 
 # %% ../nbs/19_report.ipynb #a6fe83a1
 def _taken_for(counts, vocab):
@@ -141,9 +141,10 @@ def held_out_logits(
     X, # Features (n, d)
     y, # Places of the classes (n,), or 0 and 1 (n, classes)
     fold, # Number of the fold of each row (n,)
-    solve=solve_head, # Gives a SolvedHead for features, places, weights and the number of classes
+    solve=solve_head, # Gives a SolvedHead for features, places, weights, n_classes and groups
     weights=None, # Of the rows (n,); default all the same
     n_classes:int=None, # Default the highest place and one
+    groups=None, # Of the rows (n,), which `solve` leaves out as a whole; default each by itself
 ) -> torch.Tensor: # (n, classes), each row by a head that was solved without its fold
     "What heads say of the rows that they have not seen"
     X, y, fold = torch.as_tensor(X), torch.as_tensor(y), torch.as_tensor(fold)
@@ -152,8 +153,9 @@ def held_out_logits(
     for k in fold.unique():
         rest = fold != k
         _refuse_lost(y[rest], n_classes, k)
-        w = None if weights is None else torch.as_tensor(weights)[rest]
-        logits = solve(X[rest], y[rest], weights=w, n_classes=n_classes).logits(X[~rest])
+        w, g = (None if v is None else torch.as_tensor(v)[rest] for v in (weights, groups))
+        head = solve(X[rest], y[rest], weights=w, n_classes=n_classes, groups=g)
+        logits = head.logits(X[~rest])
         if out is None: out = logits.new_empty(len(y), n_classes)
         out[~rest] = logits
     return out
@@ -204,8 +206,9 @@ def cross_validate(self:CNNLearner,
     train, valid = features.train, features.valid
     x, y = torch.cat([train.x[:n], valid.x]), torch.cat([train.y[:n], valid.y])
     w = _row_weights(self, y) if self.dls.weights is None else None
-    def solve(x, y, weights, n_classes): return _solved_rows(self, x, y, kind, weights, 0.)
-    logits = held_out_logits(x, y, fold, solve, w, len(self.cnn.classes))
+    def solve(x, y, weights, n_classes, groups):
+        return _solved_rows(self, x, y, kind, weights, 0., groups)
+    logits = held_out_logits(x, y, fold, solve, w, len(self.cnn.classes), group_numbers(t))
     probs = ACTIVATIONS[self.cnn.kind](logits)
     found = REPORTS[self.cnn.kind](y, probs, self.dls.vocab, list(t.image))
     return CrossValidation(found, fold, _interval(found, t.get('group')))

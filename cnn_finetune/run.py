@@ -31,7 +31,6 @@ from .review import *
 from .schedule import *
 from .solve import *
 from .tuning import *
-from .solve import _groups
 from .tuning import _plan_facts
 
 # %% ../nbs/24_run.ipynb #80963d54
@@ -418,12 +417,13 @@ def _test(learn):
     except (OSError, InputError) as e: return [f'test images are not judged: {e}']
 
 def _leave_one_out(learn):
-    n, groups = len(learn.dls.train_ds), _groups(learn.dls)
-    own = n if groups is None else len(set(groups)) # Independent ones
+    n, groups = len(learn.dls.train_ds), learn.dls.groups
+    own = 1 if groups is None else len(set(groups)) # Left out one after the other
+    if own == 1: own = n # Each image by itself
     what = 'every label right, ' if learn.cnn.kind == 'multilabel' else ''
     images = f'{n} images' if own == n else f'{n} images in {own} groups'
     def said(a):
-        low, high = accuracy_interval(round(a*own), own)
+        low, high = wilson_interval(a, own)
         return (f'leave-one-out {a:.1%} ({what}of the solved head, {images}; '
                 f'95% interval {low:.1%} to {high:.1%})')
     return [said(r['leave_one_out']) for r in learn.history.rows if 'leave_one_out' in r]

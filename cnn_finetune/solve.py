@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PENALTIES', 'SHRINKAGES', 'SOLVERS', 'feature_scale', 'principal', 'in_tiles', 'RidgeFit', 'best_temperature',
-           'SolvedHead', 'solve_ridge', 'solve_lda', 'solve_head', 'label_curves', 'solve_labels', 'Sums', 'sums_of',
-           'write_head', 'can_solve', 'with_solved_head', 'logme']
+           'wilson_interval', 'SolvedHead', 'solve_ridge', 'solve_lda', 'solve_head', 'label_curves', 'solve_labels',
+           'Sums', 'sums_of', 'write_head', 'can_solve', 'with_solved_head', 'logme']
 
 # %% ../nbs/13_solve.ipynb #171a6dc8
-import copy, math, time
+import copy, math, time, warnings
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 import numpy as np, pandas as pd, torch
@@ -20,7 +20,6 @@ from torch import nn
 from torch.nn import functional as F
 from .core import *
 from .data import *
-from .data import _together
 from .features import *
 from .frozen import *
 from .learner import *
@@ -90,12 +89,14 @@ class RidgeFit:
     def left_out_together(self,
         P:torch.Tensor, # Rows of a group (m, r), in the axes, or of several groups (g, m, r)
         T:torch.Tensor, # Their targets (..., m, C)
-        own, # Shares in the mean, (..., m, m) or one number
+        own, # Share of each row in the mean, (..., m) or one number
         penalty:float,
     ) -> torch.Tensor: # Residuals (..., m, C), each group left out as a whole
-        H = P/(self.s + penalty)@P.mT + own
-        rest = torch.eye(P.shape[-2]).double() - H
-        return torch.linalg.solve(rest, T - P@self.coefficients(penalty))
+        R, own = T - P@self.coefficients(penalty), torch.as_tensor(own, dtype=P.dtype).expand(P.shape[:-1])
+        U = torch.cat([P/(self.s + penalty).sqrt(), own.sqrt()[..., None]], -1) # Shares are U U'
+        m, r = U.shape[-2:]
+        if m <= r: return torch.linalg.solve(torch.eye(m) - U@U.mT, R)
+        return R + U@torch.linalg.solve(torch.eye(r) - U.mT@U, U.mT@R) # By Woodbury
 
 # %% ../nbs/13_solve.ipynb #58dbee4d
 def best_temperature(
@@ -116,6 +117,19 @@ def best_temperature(
     return math.exp(found.x), float(found.fun)
 
 # %% ../nbs/13_solve.ipynb #856b581f
+def wilson_interval(
+    share:float, # Right, in [0, 1]
+    n:int, # Independent ones
+    level:float=.95, # Of confidence, in (0, 1)
+) -> tuple[float, float]: # Lower and upper bound, in [0, 1]
+    "Wilson's interval for a share (Wilson 1927)"
+    z = float(norm.ppf((1 + level)/2))
+    middle = share + z*z/(2*n)
+    half = z*math.sqrt(share*(1 - share)/n + z*z/(4*n*n))
+    low, high = (middle - half)/(1 + z*z/n), (middle + half)/(1 + z*z/n)
+    return max(0., low), min(1., high)
+
+# %% ../nbs/13_solve.ipynb #4e8c97ef
 @dataclass(frozen=True, repr=False, eq=False)
 class SolvedHead:
     "A linear head in closed form, with what it says about each image when made without it"
@@ -148,9 +162,7 @@ class SolvedHead:
     def accuracy(self): return self.correct/len(self.y) # By leave-one-out, in [0, 1]
     @property
     def interval(self): # Of the accuracy, 95 %; a group counts as one image
-        p, n, z = self.accuracy, self.n_groups or len(self.y), norm.ppf(.975)
-        mid, half = p + z*z/(2*n), z*math.sqrt(p*(1 - p)/n + z*z/(4*n*n))
-        return tuple(float((mid + sign*half)/(1 + z*z/n)) for sign in (-1, 1))
+        return wilson_interval(self.accuracy, self.n_groups or len(self.y))
     def __repr__(self):
         way = f'{self.kind}, penalty {self.penalty:.2g}'
         if self.scores is None: return f'solved head ({way})'
@@ -170,8 +182,7 @@ class _Rows:
         self.y = y if several else y.long()
         w = torch.ones(n) if weights is None else torch.as_tensor(weights)
         self.w = _check_weights(w.double(), n)
-        self.groups = _stacked(groups, n)
-        self.n_groups = len({*groups}) if self.groups else None
+        self.groups, self.n_groups = _stacked(groups, n)
         self.mean, self.scale = feature_scale(X, self.w)
         self.Y = y.double() if several else F.one_hot(self.y, n_classes or int(y.max()) + 1).double()
         self.counts = self.w@self.Y
@@ -183,15 +194,15 @@ class _Rows:
         self.fit = RidgeFit(s, V, self.P.T@self.T)
 
 def _stacked(groups, n):
-    "Places of the rows that have company, (g, m) for each size m of a group"
-    if groups is None: return []
+    "Places of the rows of groups of one size (g, m), for each size above 1; the number of groups"
+    if groups is None: return [], None
     if len(groups) != n: raise InputError(f'groups: {len(groups)} for {n} rows; give one for each')
-    codes, names = pd.factorize(np.asarray(groups))
-    if len(names) < 2: raise InputError('groups: all rows belong to one; leave-one-out needs two')
-    order, sizes = np.argsort(codes, kind='stable'), np.bincount(codes)
-    members = np.split(order, np.cumsum(sizes)[:-1])
-    stacks = (np.stack([members[g] for g in np.flatnonzero(sizes == m)]) for m in set(sizes) - {1})
-    return [part for stack in stacks for part in torch.as_tensor(stack).split(max(1, 2048//stack.shape[1]))]
+    members = group_members(groups)
+    if len(members) == 1: warnings.warn('groups: all rows belong to one, so each is left out by itself')
+    if len(members) in (1, n): return [], None
+    sizes = {len(m) for m in members} - {1}
+    stacks = [torch.as_tensor(np.stack([m for m in members if len(m) == size])) for size in sizes]
+    return [part for s in stacks for part in s.split(max(1, 2048//s.shape[1]))], len(members)
 
 def _check_rows(X, y, n_classes=None):
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y): raise InputError(
@@ -246,8 +257,7 @@ def _ridges(rows, penalties):
     for penalty, total, h in zip(penalties, totals, fit.shares(rows.P, rows.w/n, totals)):
         left = fit.left_out(rows.P, rows.T, h, total)
         for g in rows.groups:
-            own = rows.root[g]@rows.root[g].mT/n
-            left[g] = fit.left_out_together(rows.P[g], rows.T[g], own, total)
+            left[g] = fit.left_out_together(rows.P[g], rows.T[g], rows.w[g]/n, total)
         yield ('ridge', penalty, rows.Y - left/rows.root,
                lambda total=total: (fit.V@fit.coefficients(total), rows.counts/n))
 
@@ -315,20 +325,26 @@ def _lda_left_out(qq, QM, mm, y, w, n_c, share):
 
 def _lda_together(rows, g, M, inverse, k):
     "Logits of groups of rows (g, m), each without itself; `inverse` of the whole, in the axes"
-    P, root, y, n_c = rows.P[g], rows.root[g], rows.y[g], rows.counts
-    own = root*F.one_hot(y, len(n_c)) # (g, m, C)
+    P, root, n_c = rows.P[g], rows.root[g], rows.counts
+    own = root*F.one_hot(rows.y[g], len(n_c)) # (g, m, C)
     left = n_c - (own**2).sum(-2)
     gone = left <= 1e-9*n_c
-    sums = torch.where(gone[..., None], 0., n_c[:, None]*M - own.mT@P)
-    E = torch.cat([P, sums/left.clamp(min=1e-9)[..., None]], -2)
-    size = torch.cat([torch.ones(y.shape).double(), torch.where(gone, 0., left).sqrt()], -1)[..., None]
-    H = E*inverse@E.mT
-    change = torch.linalg.solve(torch.eye(H.shape[-1]).double() - size*H*size.mT, size*H)
-    G, m = k*(H + H*size.mT@change), y.shape[-1]
-    scores = G[:, :m, m:]/root - G[:, m:, m:].diagonal(0, 1, 2)[:, None]/2 + left.clamp(min=1e-9).log()[:, None]
+    left = torch.where(gone, 1., left)
+    M = torch.where(gone[..., None], 0., (n_c[:, None]*M - own.mT@P)/left[..., None])
+    U = torch.cat([P, left.sqrt()[..., None]*M], -2) # What the scatter loses is U'U
+    B = _solved_without(U, inverse, M.mT)
+    squares = (M*B.mT).sum(-1)
+    scores = k*(P@B/root - squares[:, None]/2) + left.log()[:, None]
     gone = gone[:, None].expand_as(scores)
     least = scores.masked_fill(gone, torch.inf).amin(-1, keepdim=True)
     return torch.where(gone, least, scores)
+
+def _solved_without(U, inverse, B):
+    "The solution for B of the diagonal matrix less U'U, by the smaller system"
+    m, r = U.shape[-2:]
+    if m > r: return torch.linalg.solve(torch.diag(1/inverse) - U.mT@U, B)
+    UD = U*inverse
+    return inverse[:, None]*B + UD.mT@torch.linalg.solve(torch.eye(m) - UD@U.mT, UD@B)
 
 # %% ../nbs/13_solve.ipynb #51abcd1e
 SOLVERS = dict(ridge=(_ridges, PENALTIES), lda=(_ldas, SHRINKAGES)) # Kind of head to its penalties
@@ -581,7 +597,7 @@ def solve(self:CNNLearner,
     n = len(self.dls.train_ds)
     x, y = features.train.x[:n], features.train.y[:n]
     weights, net = _row_weights(self, y), self.cnn
-    found = _solved_rows(self, x, y, kind, weights, smoothing, _groups(self.dls))
+    found = _solved_rows(self, x, y, kind, weights, smoothing, self.dls.groups)
     adjusted = isinstance(self.loss_func, AdjustedLoss)
     if adjusted: found = _without_prior(found, self.loss_func.prior)
     write_head(net.head, found, x)
@@ -603,10 +619,6 @@ def hold(self:Sums,
         found = net.head(M.float().to(next(net.head.parameters()).device)).cpu()
     expected = self.solve().logits(M)
     return bool((found - expected).abs().max() < 1e-2*expected.abs().max())
-
-def _groups(dls):
-    "Of the training images: those of the table, joined with those of the same bytes"
-    return None if dls.table is None else _together(dls.table[dls.table.split.eq('train')])
 
 def _solved_rows(learn, x, y, kind, weights, smoothing, groups=None):
     if y.ndim == 1: return solve_head(
@@ -723,7 +735,7 @@ def _tried(learn, rows, arch, size, before=None):
     if before is not None:
         rows = pd.concat([before.rows, new])
         x, y = torch.cat([before.x, x]), torch.cat([before.y, y])
-    solved = _solved(x, y, len(dls.vocab), _together(rows))
+    solved = _solved(x, y, len(dls.vocab), group_numbers(rows))
     low, high = solved.interval
     row = dict(arch=arch, size=size, images=len(rows), leave_one_out=solved.accuracy, low=low, high=high,
                logme=logme(x.float(), y), macs=forward_macs(net), seconds=seconds)
@@ -760,7 +772,7 @@ def by_stage(self:CNNLearner,
     else: net = _candidate(self, arch, size, 99)
     net.pre, stages = replace(net.pre, size=size), [*net.stages]
     seen = self._sample(check_whole('n', n, 2))
-    (x, y), groups = _seen(self, seen, net), _together(seen)
+    (x, y), groups = _seen(self, seen, net), group_numbers(seen)
     lower, C = [s[0].n for s in [*net.stages.values()][1:]], len(net.classes)
     parts = x.split([net.n_features - sum(lower), *lower[::-1]], 1)
     def accuracy(v): return _solved(v, y, C, groups).accuracy
