@@ -10,6 +10,7 @@ import math, os, tempfile
 import numpy as np, torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
+from fastai.data.transforms import IntToFloatTensor
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from torch import nn
@@ -90,7 +91,7 @@ def kept_features(
         return whole
     missing = {(i, m) for m in flips for i in range(n) if not found(i, m)}
     wanted = sorted({i for i, _ in missing})
-    loader = data.valid.new(_Some(rows, wanted))
+    loader = _bytes_of(data.valid.new(_Some(rows, wanted)))
     watched = (watch or _plainly)(loader, len(loader)) if wanted else []
     for k, (x, *_) in enumerate(watched):
         places = wanted[k*loader.bs:(k + 1)*loader.bs]
@@ -102,6 +103,12 @@ def kept_features(
     return store
 
 def _plainly(loader, total=None): return loader
+
+def _bytes_of(loader):
+    "The same batches as bytes, a quarter of the memory; FrozenFunction makes them numbers in [0, 1]"
+    steps = getattr(loader.after_batch, 'fs', ())
+    if [type(step) for step in steps] != [IntToFloatTensor]: return loader
+    return loader.new(after_batch=[], bs=min(loader.bs, 32))
 
 class _Some(ImageSet):
     "Some rows of a set, without their targets"
@@ -178,8 +185,8 @@ def _features(function, dls, rows, loader, mirror, watch):
     if dls.cache is not None and isinstance(rows, ImageSet) and rows.digests is not None:
         x, times = kept_features(function, dls, rows, mirror, watch), 1 + mirror
         return x, torch.cat([rows.y]*times)
-    watched = watch(loader, len(loader)) if watch else loader
-    return compute_features(function, [watched], len(rows), mirror)
+    loader = _bytes_of(loader)
+    return compute_features(function, [(watch or _plainly)(loader, len(loader))], len(rows), mirror)
 
 def _feature_data(sets, stage, bs, dls):
     (x, y), valid = sets

@@ -9,13 +9,18 @@ __all__ = ['PENALTIES', 'SHRINKAGES', 'SOLVERS', 'feature_scale', 'principal', '
 
 # %% ../nbs/13_solve.ipynb #171a6dc8
 import copy, math, time, warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
+from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from fastai.losses import CrossEntropyLossFlat
 from fastcore.basics import patch
+from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 from .core import *
@@ -31,7 +36,8 @@ def feature_scale(
     w:torch.Tensor, # Weights of the rows (n,)
 ) -> tuple[torch.Tensor, torch.Tensor]: # Mean (d,) and scale (d,)
     "The weighted mean of each feature and its scale, by (1); 1 where all features are constant"
-    return _scale(w@X/w.sum(), w@X**2/w.sum())
+    square = sum(some@x**2 for some, x in zip(w.split(1024), X.split(1024))) # Few copies at a time
+    return _scale(w@X/w.sum(), square/w.sum())
 
 def _scale(mean, square):
     var = (square - mean**2).clamp(min=0)
@@ -41,23 +47,34 @@ def _scale(mean, square):
 # %% ../nbs/13_solve.ipynb #5b6b0b9f
 def principal(
     A:torch.Tensor, # Rows (n, d), centred, float64
+    overwrite:bool=False, # Put P into the memory of A
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: # P (n, r), s (r,), V (d, r)
     "The rows in the axes in which their Gram matrix is diagonal, from the smaller Gram matrix"
     few = len(A) < A.shape[1]
     rows = A if few else A.T
-    s, V = torch.linalg.eigh(in_tiles(rows, rows.T))
+    s, V = _gram_axes(rows)
     kept = s > 1e-12*s[-1]
     s, V = s[kept], V[:, kept]
     if few: V = in_tiles(A.T, V)/s.sqrt()
-    return in_tiles(A, V), s, V
+    return in_tiles(A, V, A[:, :len(s)] if overwrite else None), s, V
+
+def _gram_axes(rows):
+    "Eigenvalues and vectors of rows times rows', of which the upper half is computed"
+    gram = rows.new_zeros(len(rows), len(rows))
+    def tile(i): gram[i:i + 256, i:] = rows[i:i + 256]@rows[i:].T
+    on_cores(tile, range(0, len(rows), 256))
+    with threadpool_limits(1): # More threads round otherwise
+        found = eigh(gram.T.numpy(), driver='evr', overwrite_a=True) # LAPACK counts columns first
+    return map(torch.from_numpy, found)
 
 def in_tiles(
     A:torch.Tensor, # (n, d)
     B:torch.Tensor, # (d, m)
+    out:torch.Tensor=None, # Where to put it, perhaps into A itself; default new memory
 ) -> torch.Tensor: # A@B (n, m), with bits that do not depend on the number of cores
     "A product of matrices, 256 rows by one core at a time"
-    out = A.new_empty(len(A), B.shape[1])
-    def tile(i): torch.mm(A[i:i + 256], B, out=out[i:i + 256])
+    if out is None: out = A.new_empty(len(A), B.shape[1])
+    def tile(i): out[i:i + 256] = A[i:i + 256]@B
     on_cores(tile, range(0, len(A), 256))
     return out
 
@@ -78,7 +95,8 @@ class RidgeFit:
         own, # Share of each in the mean, (m,) or one number
         penalties, # k numbers above 0
     ) -> torch.Tensor: # The share of each row in its own prediction, by (4), (k, m)
-        return own + (P.square()@torch.stack([1/(self.s + p) for p in penalties], 1)).T
+        inverses = torch.stack([1/(self.s + p) for p in penalties], 1)
+        return own + torch.cat(on_cores(lambda some: some.square()@inverses, P.split(256))).T
     def left_out(self,
         P:torch.Tensor, # Some of the rows (m, r), in the axes
         T:torch.Tensor, # Their targets (m, C)
@@ -176,21 +194,21 @@ class SolvedHead:
 class _Rows:
     "Features and classes, checked, in float64; the features by (1), in their principal axes"
     def __init__(self, X, y, weights=None, n_classes=None, groups=None):
-        X, y = torch.as_tensor(X).detach().cpu().double(), torch.as_tensor(y).detach().cpu()
+        X, y = torch.as_tensor(X).detach().cpu(), torch.as_tensor(y).detach().cpu()
         several, n = y.ndim == 2, len(y)
         _check_sets(X, y) if several else _check_rows(X, y, n_classes)
         self.y = y if several else y.long()
         w = torch.ones(n) if weights is None else torch.as_tensor(weights)
         self.w = _check_weights(w.double(), n)
         self.groups, self.n_groups = _stacked(groups, n)
-        self.mean, self.scale = feature_scale(X, self.w)
+        A = X.to(torch.float64, copy=True)
+        self.mean, self.scale = feature_scale(A, self.w)
         self.Y = y.double() if several else F.one_hot(self.y, n_classes or int(y.max()) + 1).double()
         self.counts = self.w@self.Y
         self.root = self.w.sqrt()[:, None]
         self.T = self.root*(self.Y - self.counts/n)
-        A = (X - self.mean).div_(self.scale).mul_(self.root)
-        del X # Two copies are enough
-        self.P, s, V = principal(A)
+        A.sub_(self.mean).div_(self.scale).mul_(self.root)
+        self.P, s, V = principal(A, overwrite=True)
         self.fit = RidgeFit(s, V, self.P.T@self.T)
 
 def _stacked(groups, n):
@@ -254,21 +272,29 @@ def solve_ridge(
 def _ridges(rows, penalties):
     fit, n = rows.fit, len(rows.y)
     totals = [n*check_number('penalties', penalty) for penalty in penalties]
-    for penalty, total, h in zip(penalties, totals, fit.shares(rows.P, rows.w/n, totals)):
+    def scores(total, h):
         left = fit.left_out(rows.P, rows.T, h, total)
         for g in rows.groups:
             left[g] = fit.left_out_together(rows.P[g], rows.T[g], rows.w[g]/n, total)
-        yield ('ridge', penalty, rows.Y - left/rows.root,
-               lambda total=total: (fit.V@fit.coefficients(total), rows.counts/n))
+        return rows.Y - left/rows.root
+    def head(total): return fit.V@fit.coefficients(total), rows.counts/n
+    shares = fit.shares(rows.P, rows.w/n, totals)
+    return [_Try('ridge', penalty, partial(scores, total, h), partial(head, total))
+            for penalty, total, h in zip(penalties, totals, shares)]
+
+class _Try(NamedTuple):
+    "A head that is computed when it is asked for"
+    kind:str
+    penalty:float
+    scores:Callable # Left-out predictions (n, C)
+    head:Callable # Weight and bias
 
 def _best(rows, tried, smoothing):
-    def scored(kind, penalty, scores, make):
-        t, loss = best_temperature(scores, rows.y, rows.w, smoothing)
-        return loss, kind, penalty, t, scores/t, make
-    loss, kind, penalty, t, scores, make = min((scored(*row) for row in tried), key=lambda r: r[0])
-    weight, bias = make()
-    return SolvedHead(kind, float(penalty), t, rows.mean, rows.scale, weight/t, bias/t,
-                      scores, rows.y, loss, rows.n_groups)
+    def tempered(one): return best_temperature(one.scores(), rows.y, rows.w, smoothing)
+    best, (t, loss) = min(zip(tried, on_cores(tempered, tried)), key=lambda pair: pair[1][1])
+    weight, bias = best.head()
+    return SolvedHead(best.kind, float(best.penalty), t, rows.mean, rows.scale, weight/t, bias/t,
+                      best.scores()/t, rows.y, loss, rows.n_groups)
 
 # %% ../nbs/13_solve.ipynb #1cf14632
 SHRINKAGES = .01, .03, .1, .3, .5, .7, .9, .97 # Shares a of the sphere
@@ -293,17 +319,22 @@ def _ldas(rows, penalties):
     trace = fit.s.sum() - n_c@M.square().sum(1)
     sphere = trace.clamp(min=1e-6*fit.s.sum())/len(rows.mean)
     totals = [check_number('penalties', a, 0, 1)*sphere/(1 - a) for a in penalties]
-    for a, total, h in zip(penalties, totals, fit.shares(rows.P, 0., totals)):
-        W, k = fit.coefficients(total), n/(1 - a)
-        turn = k*torch.linalg.inv(torch.eye(len(M)) - M@W)/n_c
-        mm = M@W@turn
+    def ridge_and_turn(k, total):
+        W = fit.coefficients(total)
+        return W, k*torch.linalg.inv(torch.eye(len(M)) - M@W)/n_c
+    def scores(k, total, h):
+        W, turn = ridge_and_turn(k, total)
         QW = rows.P@W/rows.root
         QM = QW@turn
         qq = k*h/rows.w + (QM*QW).sum(1)
-        def make(B=W@turn, mm=mm): return fit.V@B, n_c.log() - mm.diag()/2
-        scores = _lda_left_out(qq, QM, mm, rows.y, rows.w, n_c, 1/k)
-        for g in rows.groups: scores[g] = _lda_together(rows, g, M, 1/(fit.s + total), k)
-        yield 'lda', a, scores, make
+        found = _lda_left_out(qq, QM, M@W@turn, rows.y, rows.w, n_c, 1/k)
+        for g in rows.groups: found[g] = _lda_together(rows, g, M, 1/(fit.s + total), k)
+        return found
+    def head(k, total):
+        W, turn = ridge_and_turn(k, total)
+        return fit.V@(W@turn), n_c.log() - (M@W@turn).diag()/2
+    return [_Try('lda', a, partial(scores, n/(1 - a), total, h), partial(head, n/(1 - a), total))
+            for a, total, h in zip(penalties, totals, fit.shares(rows.P, 0., totals))]
 
 def _lda_left_out(qq, QM, mm, y, w, n_c, share):
     """Logits of each row without it, from the products by the inverse of (7) of row and row,
@@ -362,8 +393,8 @@ def solve_head(
     check_one_of('kind', kind, ('auto', *SOLVERS))
     with one_thread():
         rows = _Rows(X, y, weights, n_classes, groups)
-        tried = (row for k, (solve, penalties) in SOLVERS.items() if kind in ('auto', k)
-                 for row in solve(rows, penalties))
+        tried = [one for k, (tries, penalties) in SOLVERS.items() if kind in ('auto', k)
+                 for one in tries(rows, penalties)]
         return _best(rows, tried, smoothing)
 
 # %% ../nbs/13_solve.ipynb #a63d3137
@@ -410,12 +441,13 @@ def solve_labels(
     "Ridge regression to each of several labels, with the curves (8)"
     with one_thread():
         rows, best = _Rows(X, Y, weights, groups=groups), None
-        for kind, penalty, scores, make in _ridges(rows, penalties):
+        for one in _ridges(rows, penalties):
+            scores = one.scores()
             a, b, loss = label_curves(scores, rows.Y, rows.w, smoothing, positive)
-            if best is None or loss < best[0]: best = loss, penalty, a, b, a*scores + b, make
-    loss, penalty, a, b, scores, make = best
-    weight, bias = make()
-    return SolvedHead('ridge', float(penalty), 1/a, rows.mean, rows.scale, weight*a, bias*a + b,
+            if best is None or loss < best[0]: best = loss, one, a, b, a*scores + b
+    loss, one, a, b, scores = best
+    weight, bias = one.head()
+    return SolvedHead('ridge', float(one.penalty), 1/a, rows.mean, rows.scale, weight*a, bias*a + b,
                       scores, rows.y, loss, rows.n_groups)
 
 # %% ../nbs/13_solve.ipynb #c56c47ef
@@ -458,12 +490,15 @@ class Sums:
     def _change(self, X, labels, sign):
         places = torch.tensor([self.classes.index(c) for c in labels])
         Y = F.one_hot(places, len(self.classes)).double()
-        with one_thread(): change = Y.sum(0), Y.T@X, X.T@X
-        old = self.counts, self.sums, self.products
-        self.counts, self.sums, self.products = (a + sign*b for a, b in zip(old, change))
+        self.counts.add_(Y.sum(0), alpha=sign)
+        with one_thread():
+            for x, y in zip(X.split(1024), Y.split(1024)): # To hold few rows in float64
+                x = x.double()
+                self.sums.addmm_(y.T, x, alpha=sign)
+                self.products.addmm_(x.T, x, alpha=sign)
         return self
     def _checked(self, X, labels):
-        X, labels = torch.as_tensor(X).detach().cpu().double(), list(labels)
+        X, labels = torch.as_tensor(X).detach().cpu(), list(labels)
         d = len(self.products)
         if not labels or tuple(X.shape) != (len(labels), d): raise InputError(
             f'features: {tuple(X.shape)} for {len(labels)} labels; give rows of {d}, '
@@ -486,7 +521,11 @@ def solve(self:Sums,
     mean, scale = _scale(self.sums.sum(0)/n, self.products.diag()/n)
     M = (self.sums/self.counts[:, None] - mean)/scale
     S = (self.products - n*mean[:, None]*mean)/(scale[:, None]*scale)
-    with one_thread(): weight, bias = _FROM_SUMS[kind](S, M, self.counts, penalty)
+    try:
+        with one_thread(): weight, bias = _FROM_SUMS[kind](S, M, self.counts, penalty)
+    except torch.linalg.LinAlgError: weight = bias = S.new_tensor(torch.nan)
+    if not (weight.isfinite().all() and bias.isfinite().all()): raise InputError(
+        'sums: no head follows from them, so they are not those of images; solve again from the images')
     return SolvedHead(kind, penalty, temperature, mean, scale, weight/temperature, bias/temperature)
 
 def _ridge_of_sums(S, M, n_c, penalty):
@@ -518,7 +557,8 @@ def sums_of(
     "Sums from a file"
     d, (penalty, temperature) = kept['sums'].shape[1], kept['way'].tolist()
     found = Sums(d, classes, [*SOLVERS][int(kept['kind'])], penalty, temperature)
-    found.counts, found.sums, (i, j) = kept['counts'], kept['sums'], torch.triu_indices(d, d)
+    found.counts, found.sums = kept['counts'].clone(), kept['sums'].clone()
+    i, j = torch.triu_indices(d, d)
     found.products[i, j] = found.products[j, i] = kept['products']
     return found
 
