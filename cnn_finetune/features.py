@@ -108,7 +108,7 @@ def _bytes_of(loader):
     "The same batches as bytes, a quarter of the memory; FrozenFunction makes them numbers in [0, 1]"
     steps = getattr(loader.after_batch, 'fs', ())
     if [type(step) for step in steps] != [IntToFloatTensor]: return loader
-    return loader.new(after_batch=[], bs=min(loader.bs, 32))
+    return loader.new(after_batch=[], bs=min(loader.bs, 16*cores()))
 
 class _Some(ImageSet):
     "Some rows of a set, without their targets"
