@@ -106,8 +106,8 @@ def _plainly(loader, total=None): return loader
 
 def _bytes_of(loader):
     "The same batches as bytes, a quarter of the memory; FrozenFunction makes them numbers in [0, 1]"
-    steps = getattr(loader.after_batch, 'fs', ())
-    if [type(step) for step in steps] != [IntToFloatTensor]: return loader
+    if not isinstance(loader, ImageLoader): return loader
+    if [type(step) for step in loader.after_batch.fs] != [IntToFloatTensor]: return loader
     return loader.new(after_batch=[], bs=min(loader.bs, 16*cores()))
 
 class _Some(ImageSet):

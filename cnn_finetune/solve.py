@@ -282,10 +282,10 @@ def _ridges(rows, penalties):
         return rows.Y - left/rows.root
     def head(total): return fit.V@fit.coefficients(total), rows.counts/n
     shares = fit.shares(rows.P, rows.w/n, totals)
-    return [_Try('ridge', penalty, partial(scores, total, h), partial(head, total))
+    return [_LazyHead('ridge', penalty, partial(scores, total, h), partial(head, total))
             for penalty, total, h in zip(penalties, totals, shares)]
 
-class _Try(NamedTuple):
+class _LazyHead(NamedTuple):
     "A head that is computed when it is asked for"
     kind:str
     penalty:float
@@ -336,7 +336,7 @@ def _ldas(rows, penalties):
     def head(k, total):
         W, turn = ridge_and_turn(k, total)
         return fit.V@(W@turn), n_c.log() - (M@W@turn).diag()/2
-    return [_Try('lda', a, partial(scores, n/(1 - a), total, h), partial(head, n/(1 - a), total))
+    return [_LazyHead('lda', a, partial(scores, n/(1 - a), total, h), partial(head, n/(1 - a), total))
             for a, total, h in zip(penalties, totals, fit.shares(rows.P, 0., totals))]
 
 def _lda_left_out(qq, QM, mm, y, w, n_c, share):
