@@ -206,11 +206,13 @@ class _Rows:
         self.groups, self.n_groups = _stacked(groups, n)
         A = X.to(torch.float64, copy=True)
         self.mean, self.scale = feature_scale(A, self.w)
+        if not self.mean.isfinite().all(): _refuse_rows(X)
         self.Y = y.double() if several else F.one_hot(self.y, n_classes or int(y.max()) + 1).double()
         self.counts = self.w@self.Y
         self.root = self.w.sqrt()[:, None]
         self.T = self.root*(self.Y - self.counts/n)
-        A.sub_(self.mean).div_(self.scale).mul_(self.root)
+        def standardise(i): A[i:i + 256].sub_(self.mean).div_(self.scale).mul_(self.root[i:i + 256])
+        on_cores(standardise, range(0, n, 256))
         self.P, s, V = principal(A, overwrite=True)
         self.fit = RidgeFit(s, V, self.P.T@self.T)
 
@@ -228,7 +230,6 @@ def _stacked(groups, n):
 def _check_rows(X, y, n_classes=None):
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y): raise InputError(
         f'features: {tuple(X.shape)} with labels {tuple(y.shape)}; give (n, d) and (n,)')
-    _check_finite(X)
     if y.is_floating_point() or len(y) and int(y.min()) < 0: raise InputError(
         'labels: give the place of each class, a whole number from 0')
     n_classes = n_classes or (int(y.max()) + 1 if len(y) else 0)
@@ -242,13 +243,12 @@ def _check_rows(X, y, n_classes=None):
 def _check_sets(X, Y):
     if X.ndim != 2 or len(X) != len(Y) or not len(Y) or not Y.shape[1]: raise InputError(
         f'features: {tuple(X.shape)} with labels {tuple(Y.shape)}; give (n, d) and (n, classes)')
-    _check_finite(X)
     if not ((Y == 0) | (Y == 1)).all(): raise InputError('labels: give 0 or 1 for each class')
 
-def _check_finite(X):
+def _refuse_rows(X):
     odd = (~X.isfinite().all(1)).nonzero().flatten().tolist()
-    if odd: raise InputError(f'features: row {odd[0]} is not finite ({len(odd)} of {len(X)} '
-        'rows); look at that image, or take frozen=\'float32\'')
+    what = f'row {odd[0]} is not finite ({len(odd)} of {len(X)} rows)' if odd else 'sum is not finite'
+    raise InputError(f"features: {what}; look at that image, or take frozen='float32'")
 
 def _check_weights(w, n):
     fine = w.shape == (n,) and w.isfinite().all() and (w > 0).all()
