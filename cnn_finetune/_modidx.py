@@ -1139,6 +1139,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cnn_finetune.schedule._policy': ('schedule.html#_policy', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._seconds': ('schedule.html#_seconds', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._settled': ('schedule.html#_settled', 'cnn_finetune/schedule.py'),
+                                       'cnn_finetune.schedule._solve_phase': ('schedule.html#_solve_phase', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._with': ('schedule.html#_with', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule.all_at_once': ('schedule.html#all_at_once', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule.cosine': ('schedule.html#cosine', 'cnn_finetune/schedule.py'),

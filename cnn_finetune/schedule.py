@@ -416,13 +416,16 @@ def lp_ft(
     return [_head(s), upper, body]
 
 # %% ../nbs/15_schedule.ipynb #1a655ea2
-@recipe('probe', epochs=5, lr=3e-3)
+@recipe('probe', dict(epochs=30) | SOLVED, epochs=5, lr=3e-3, average=None, solve=None)
 def probe(
     names:list, # Stem, stages and head, in forward order
     s, # The method's settings, from the arguments of `recipe`
 ):
     "The head alone, on the features of the frozen body"
-    return [Phase('head', s.epochs, 'head', s.lr, inputs='features')]
+    trained = Phase('probe', s.epochs, 'head', s.lr, inputs='features', average=s.average)
+    return [_solve_phase(s), trained] if s.solve else [trained]
+
+def _solve_phase(s): return Phase('head', 1, 'head', 1e-3, inputs='features', solve=s.solve)
 
 @recipe('solve', epochs=1, solve='auto')
 def solve_only(
@@ -430,7 +433,7 @@ def solve_only(
     s, # The method's settings, from the arguments of `recipe`
 ):
     "The head in closed form, in one pass; there is no second epoch"
-    return [Phase('head', min(s.epochs, 1), 'head', 1e-3, inputs='features', solve=s.solve)]
+    return [replace(_solve_phase(s), epochs=min(s.epochs, 1))]
 
 @recipe('all', epochs=5, lr=3e-4, lr_decay=1., bn=None, clip=.3)
 def all_at_once(
@@ -615,8 +618,8 @@ def _depth(learn, best, budget, n):
         phases = *plan[:-1], replace(plan[-1], epochs=epochs)
         return _seconds(ratio*sum(_phase_macs(plan, p) for p in phases))
     fits = (e for e in range(plan[-1].epochs, 0, -1) if seconds(e) <= budget)
-    if not (epochs := next(fits, 0)): return dict(method='solve'), (
-        f'solve: no epoch of {method} fits into {budget/60:g} minutes',)
+    if not (epochs := next(fits, 0)): return dict(method='probe'), (
+        f'probe: no epoch of {method} fits into {budget/60:g} minutes, so the head alone learns',)
     return dict(method=method, epochs=epochs), (f'{method}: {said}; {why[method]}',
         f'{epochs} epochs: about {seconds(epochs):.2g} s by (8)')
 
