@@ -1125,6 +1125,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cnn_finetune.schedule._check_solved': ('schedule.html#_check_solved', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._chosen_plan': ('schedule.html#_chosen_plan', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._depth': ('schedule.html#_depth', 'cnn_finetune/schedule.py'),
+                                       'cnn_finetune.schedule._fitting': ('schedule.html#_fitting', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._head': ('schedule.html#_head', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._label_plot': ('schedule.html#_label_plot', 'cnn_finetune/schedule.py'),
                                        'cnn_finetune.schedule._learning': ('schedule.html#_learning', 'cnn_finetune/schedule.py'),

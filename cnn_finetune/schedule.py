@@ -613,15 +613,23 @@ def _depth(learn, best, budget, n):
     said = f'{upper.stage} alone {upper.alone:.1%}, {lower.stage} alone {lower.alone:.1%}'
     why = dict(lp_ft='the lower one tells more, so four stages learn',
                top='the highest one tells more, so it learns alone')
+    epochs, took = _fitting(learn, method, best, budget)
+    if epochs: return dict(method=method, epochs=epochs), (
+        f'{method}: {said}; {why[method]}', f'{epochs} epochs: about {took:.2g} s by (8)')
+    none = f'no epoch of {method} fits into {budget/60:g} minutes'
+    epochs, took = _fitting(learn, 'probe', best, budget)
+    if epochs: return dict(method='probe', epochs=epochs), (
+        f'probe: {none}, so the head alone learns', f'{epochs} epochs: about {took:.2g} s by (8)')
+    return dict(method='solve'), (f'solve: {none}, nor one of the head',)
+
+def _fitting(learn, method, best, budget):
+    "The most epochs that fit, and the seconds that they take"
     plan, ratio = learn.plan(method=method), best.macs/forward_macs(learn.cnn)
     def seconds(epochs):
         phases = *plan[:-1], replace(plan[-1], epochs=epochs)
         return _seconds(ratio*sum(_phase_macs(plan, p) for p in phases))
-    fits = (e for e in range(plan[-1].epochs, 0, -1) if seconds(e) <= budget)
-    if not (epochs := next(fits, 0)): return dict(method='probe'), (
-        f'probe: no epoch of {method} fits into {budget/60:g} minutes, so the head alone learns',)
-    return dict(method=method, epochs=epochs), (f'{method}: {said}; {why[method]}',
-        f'{epochs} epochs: about {seconds(epochs):.2g} s by (8)')
+    fits = ((e, seconds(e)) for e in range(plan[-1].epochs, 0, -1) if seconds(e) <= budget)
+    return next(fits, (0, 0.))
 
 def _chosen_plan(learn, epochs, given):
     rest = {k: v for k, v in given.items() if k not in ('method', 'minutes')}
