@@ -148,7 +148,7 @@ def wilson_interval(
     middle = share + z*z/(2*n)
     half = z*math.sqrt(share*(1 - share)/n + z*z/(4*n*n))
     low, high = (middle - half)/(1 + z*z/n), (middle + half)/(1 + z*z/n)
-    return max(0., low), min(1., high)
+    return max(0., float(low)), min(1., float(high))
 
 # %% ../nbs/13_solve.ipynb #4e8c97ef
 @dataclass(frozen=True, repr=False, eq=False)
