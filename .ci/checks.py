@@ -12,6 +12,7 @@ NOTEBOOK_LIMIT = 400 * 1024  # bytes
 HELP = 'import sys; from cnn_finetune.cli import make_parser; make_parser(); print(*sys.modules)'
 SLOW = 'slow'                # the flag of cells that plain nbdev-test leaves out, and this file runs
 LONGEST = ('18_tuning', '24_run', 'attack', '25_cli', '13_solve')  # the notebooks that run longest, longest first
+PAUSES = (10, 60, None)      # seconds to wait after the first, second and last failure of an installation
 STUDY = 'study'              # the flag of cells that train for many seeds: run by hand
 ASSERTION = re.compile(r'\b(test_\w+\s*\(|expect_fail|assert\b|assert_\w+\s*\()')
 MACHINE_PATH = re.compile(r'(?<![\w.-])/(?:work|root|home|tmp|mnt|Users)/[\w.-]+|\b[A-Z]:\\+Users\b')
@@ -67,8 +68,18 @@ def unchanged(command):
 
 
 def install(extra):
+    "Install by the README's command; a package index that breaks off a download gets two more tries."
     command, _ = readme_command(extra)
-    sh(command)
+    for pause in PAUSES:
+        try:
+            sh(command)
+            break
+        except Failure as failure:
+            errors = [line for line in str(failure).splitlines() if 'ERROR' in line]
+            said = '\n'.join(errors) or str(failure)
+            if pause is None: raise Failure(f'`{command}` failed {len(PAUSES)} times\n{said}')
+            print(f'pip failed, and is tried again in {pause} s: {said}', flush=True)
+            time.sleep(pause)
     importlib.invalidate_caches()
     return command
 
@@ -242,7 +253,12 @@ def main():
         return print('\n'.join(names))
     wanted = args.names or names
     steps, pages, last = ([c for c in part if c[0] in wanted] for part in (steps, pages, last))
-    results = [run(*check) for check in steps]
+    results = []
+    for name, function in steps:
+        results.append(run(name, function))
+        if name.startswith('install') and not results[-1]:
+            print(f'the environment is not whole, so nothing else ran\n{results.count(True)} passed, 1 failed')
+            sys.exit(1)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results += pool.map(lambda check: run(*check), pages)
     results += [run(*check) for check in last]
