@@ -8,7 +8,7 @@ __all__ = ['METHODS', 'TOP_LR', 'SOLVED', 'MACS_A_SECOND', 'FEW', 'cosine', 'one
            'top', 'gradual', 'fastai_recipe', 'Choice']
 
 # %% ../nbs/15_schedule.ipynb #4b4536e5
-import difflib, inspect, json, math
+import difflib, inspect, itertools, json, math
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from types import SimpleNamespace
@@ -199,14 +199,30 @@ def stage_costs(
     return pd.DataFrame.from_dict(rows, orient='index')
 
 # %% ../nbs/15_schedule.ipynb #b4c8b755
-def _phase_macs(plan, p):
+@patch
+def runs(self:Plan
+) -> list[list[int]]: # Places in the plan
+    "The phases in order; those that follow each other and share one pass over the images stand together"
+    def kind(i): return self[i].inputs, self[i].frozen, self[i].views, self[i].mirrors
+    return [list(run) for _, run in itertools.groupby(range(len(self)), kind)]
+
+def _macs(plan): return [macs for run in plan.runs() for macs in _run_macs(plan, [plan[i] for i in run])]
+
+def _run_macs(plan, phases):
+    "Multiply-adds of phases that share a pass, which counts in the first of them"
+    p, macs, (n, v) = phases[0], plan.costs.macs, plan.images
+    if p.inputs == 'images': return [_image_macs(plan, p) for p in phases]
+    rows = n if len(phases) == 1 and p.solve else (plan.views**p.mirrors + p.views)*n
+    ks = [stage_index(plan.names, p.first) for p in phases]
+    passes = [macs.iloc[min(ks):k].sum()*(rows + v) for k in ks]
+    passes[0] += macs.iloc[:min(ks)].sum()*(rows + v)
+    return [once + p.epochs*macs.iloc[k:].sum()*(3*(n if p.solve else rows) + v)
+            for once, p, k in zip(passes, phases, ks)]
+
+def _image_macs(plan, p):
     names, macs, (n, v) = plan.names, plan.costs.macs, plan.images
     policies, k = bn_policies(names, p.first, p.bn or 'affine'), stage_index(names, p.first)
     touched = [i for i, s in enumerate(names) if i >= k or check_bn(policies[s])[1]]
-    if p.inputs == 'features':
-        below, above = macs.iloc[:k].sum(), macs.iloc[k:].sum()
-        rows = n if p.solve else (plan.views**p.mirrors + p.views)*n
-        return below*(rows + v) + p.epochs*above*(3*rows + v)
     training = macs.sum() + macs.iloc[k:].sum() + macs.iloc[min(touched):].sum()
     return p.epochs*(n*training + v*macs.sum())
 
@@ -226,7 +242,7 @@ def cost(self:Plan
     if self.costs is None: raise InputError('plan: knows no network; ask learn.plan, or give costs')
     n, v = self.images
     unit = (3*n + v)*self.costs.macs.sum()
-    rows = [dict(parameters=_learning(self, p), cost=_phase_macs(self, p)/unit) for p in self]
+    rows = [dict(parameters=_learning(self, p), cost=macs/unit) for p, macs in zip(self, _macs(self))]
     return pd.DataFrame(rows, index=[p.name for p in self])
 
 # %% ../nbs/15_schedule.ipynb #f8638647
@@ -337,7 +353,7 @@ def ready_plan(
     names:list, # All stages of the network, `names` of a CNN
     epochs:int=None, # Passes that train more than the head; default 5, top 4, more if few batches
     method:str='lp_ft', # How: lp_ft, top, solve, probe, all, layer_decay, gradual, fastai, or auto
-    minutes:float=None, # auto: how long the plan may take on the machine of (8); default no limit
+    minutes:float=None, # auto: how long the plan may take on the machine of (9); default no limit
     head_epochs:int=None, # Passes for the head alone before that; default the method's own
     top_epochs:int=None, # lp_ft: passes between the two for the highest stage; default 0
     lr:float|dict=None, # Peak rate of the head, or stage name to rate; default the method's own
@@ -538,7 +554,7 @@ def _long_enough(p, batches):
     return max(p.epochs, min(30, math.ceil(60/max(batches, 1))))
 
 # %% ../nbs/15_schedule.ipynb #10d64bcb
-MACS_A_SECOND = 2e10 # Of one core, as (8) counts
+MACS_A_SECOND = 2e10 # Of one core, as (9) counts
 FEW = 10 # Images a class below which only the head is solved
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -553,7 +569,7 @@ class Choice:
 
 @patch
 def choose(self:CNNLearner,
-    minutes:float=None, # Budget by (8); default no limit
+    minutes:float=None, # Budget by (9); default no limit
     archs:list=None, # Names of networks, also joined as a+b; default that of the learner
     sizes:list=None, # Sizes of the images, pixels; default that of the learner
     n:int=500, # Training images that are looked at; `compare` may take more
@@ -585,7 +601,7 @@ def _affordable(learn, budget, archs, sizes):
     costs = {p: _pass_seconds(learn, *p) for p in pairs}
     pairs, least = sorted(pairs, key=costs.get), min(costs.values())
     if least > budget: raise InputError(f'minutes: {budget/60:.2g}; one pass over the images takes '
-        f'{least/60:.2g} by (8) of Schedule; give more, or a smaller size')
+        f'{least/60:.2g} by (9) of Schedule; give more, or a smaller size')
     kept = [p for p in pairs if costs[p] <= max(budget/2, least)]
     left = [f'{a} at {s}' for a, s in pairs if (a, s) not in kept]
     return kept, (f"too long for {budget/60:g} minutes: {', '.join(left)}",) if left else ()
@@ -615,11 +631,11 @@ def _depth(learn, best, budget, n):
                top='the highest one tells more, so it learns alone')
     epochs, took = _fitting(learn, method, best, budget)
     if epochs: return dict(method=method, epochs=epochs), (
-        f'{method}: {said}; {why[method]}', f'{epochs} epochs: about {took:.2g} s by (8)')
+        f'{method}: {said}; {why[method]}', f'{epochs} epochs: about {took:.2g} s by (9)')
     none = f'no epoch of {method} fits into {budget/60:g} minutes'
     epochs, took = _fitting(learn, 'probe', best, budget)
     if epochs: return dict(method='probe', epochs=epochs), (
-        f'probe: {none}, so the head alone learns', f'{epochs} epochs: about {took:.2g} s by (8)')
+        f'probe: {none}, so the head alone learns', f'{epochs} epochs: about {took:.2g} s by (9)')
     return dict(method='solve'), (f'solve: {none}, nor one of the head',)
 
 def _fitting(learn, method, best, budget):
@@ -627,7 +643,7 @@ def _fitting(learn, method, best, budget):
     plan, ratio = learn.plan(method=method), best.macs/forward_macs(learn.cnn)
     def seconds(epochs):
         phases = *plan[:-1], replace(plan[-1], epochs=epochs)
-        return _seconds(ratio*sum(_phase_macs(plan, p) for p in phases))
+        return _seconds(ratio*sum(_macs(replace(plan, phases=phases))))
     fits = ((e, seconds(e)) for e in range(plan[-1].epochs, 0, -1) if seconds(e) <= budget)
     return next(fits, (0, 0.))
 

@@ -8,7 +8,6 @@ __all__ = ['CHECKPOINT', 'Planned', 'Solving', 'Undoing', 'PlanRun']
 # %% ../nbs/18_tuning.ipynb #295a2ab6
 import gc, inspect, math, random, warnings
 from dataclasses import asdict, replace
-from itertools import groupby
 from pathlib import Path
 import numpy as np, torch
 from fastai.callback.core import Callback, CancelBatchException
@@ -118,7 +117,7 @@ class PlanRun:
         return sum(p.epochs for p in self.plan.phases[self.start:]) - done
     def __call__(self):
         self.learn.epoch = 0
-        for run in _runs(self.plan):
+        for run in self.plan.runs():
             if run[-1] < self.start or self.trouble: continue
             shared = self._shared(run)
             for i in run[max(0, self.start - run[0]):]:
@@ -188,10 +187,6 @@ def _in_one_batch(data, n):
 class _OneRow(FeatureLoader):
     "One batch, of one row: a solve takes the rows from the loader itself, and needs no copy of them"
     def do_batch(self, places): return self.x[:1].float(), self.y[:1]
-
-def _runs(plan):
-    def kind(i): return plan[i].inputs, plan[i].frozen, plan[i].views, plan[i].mirrors
-    return [list(run) for _, run in groupby(range(len(plan)), kind)]
 
 def _steps_of(p, batches):
     stepping = p.accumulate > 1 or p.clip or p.precision == 'fp16'
