@@ -610,7 +610,7 @@ def _most(learn, pairs, budget, n):
     "Images that `compare` may try each pair on: a tenth of the budget"
     seconds = sum(_pass_seconds(learn, *p) for p in pairs)
     images = len(learn.dls.train_ds) + len(learn.dls.valid_ds)
-    return int(min(2000, max(n, .1*budget/seconds*images)))
+    return int(min(1000, max(n, .1*budget/seconds*images)))
 
 _ONLY_FEW = f'solve: fewer than {FEW} images a class, too few to compare or to train more than the head'
 _ONLY_SOLVED = 'solve: two networks side by side are only solved'

@@ -727,7 +727,7 @@ def compare(self:CNNLearner,
     archs:list=None, # Names of networks, also joined as a+b; default that of the learner
     sizes:list=None, # Sizes of the images, pixels; default that of the learner
     n:int=500, # Training images that each is tried on, the same share of each class
-    most:int=2000, # Those that are close are tried on twice as many, and so on up to this number
+    most:int=1000, # Those that are close are tried on twice as many, and so on up to this number
     pairs:list=None, # Of network and size, given instead of both lists
 ) -> pd.DataFrame: # A row for each network and size, the best first
     "What each network at each size would bring, by leave-one-out on a sample; nothing trains"
