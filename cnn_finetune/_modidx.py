@@ -1214,6 +1214,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cnn_finetune.solve._solved': ('solve.html#_solved', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._solved_rows': ('solve.html#_solved_rows', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._solved_without': ('solve.html#_solved_without', 'cnn_finetune/solve.py'),
+                                    'cnn_finetune.solve._sphere': ('solve.html#_sphere', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._stacked': ('solve.html#_stacked', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._tried': ('solve.html#_tried', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._without_prior': ('solve.html#_without_prior', 'cnn_finetune/solve.py'),

@@ -319,8 +319,7 @@ def solve_lda(
 def _ldas(rows, penalties):
     fit, n, n_c = rows.fit, len(rows.y), rows.counts
     M = fit.PT.T/n_c[:, None]
-    trace = fit.s.sum() - n_c@M.square().sum(1)
-    sphere = trace.clamp(min=1e-6*fit.s.sum())/len(rows.mean)
+    sphere = _sphere(fit.s.sum() - n_c@M.square().sum(1), fit.s.sum(), len(rows.mean))
     totals = [check_number('penalties', a, 0, 1)*sphere/(1 - a) for a in penalties]
     def ridge_and_turn(k, total):
         W = fit.coefficients(total)
@@ -338,6 +337,10 @@ def _ldas(rows, penalties):
         return fit.V@(W@turn), n_c.log() - (M@W@turn).diag()/2
     return [_LazyHead('lda', a, partial(scores, n/(1 - a), total, h), partial(head, n/(1 - a), total))
             for a, total, h in zip(penalties, totals, fit.shares(rows.P, 0., totals))]
+
+def _sphere(within, whole, d):
+    "Mean of d scatters within the classes; a millionth of the whole where they have none, 1 where all is alike"
+    return within.clamp(min=1e-6*whole if whole > 0 else 1.)/d
 
 def _lda_left_out(qq, QM, mm, y, w, n_c, share):
     """Logits of each row without it, from the products by the inverse of (7) of row and row,
@@ -524,6 +527,8 @@ def solve(self:Sums,
     mean, scale = _scale(self.sums.sum(0)/n, self.products.diag()/n)
     M = (self.sums/self.counts[:, None] - mean)/scale
     S = (self.products - n*mean[:, None]*mean)/(scale[:, None]*scale)
+    size = self.products.trace()
+    if abs(size - n*mean@mean) <= 1e-12*size: S, M = S*0, M*0 # All images alike
     try:
         with one_thread(): weight, bias = _FROM_SUMS[kind](S, M, self.counts, penalty)
     except torch.linalg.LinAlgError: weight = bias = S.new_tensor(torch.nan)
@@ -537,8 +542,9 @@ def _ridge_of_sums(S, M, n_c, penalty):
 
 def _lda_of_sums(S, M, n_c, a):
     n, I = n_c.sum(), torch.eye(len(S)).double()
-    within = (S - (n_c[:, None]*M).T@M)/n
-    B = torch.linalg.solve((1 - a)*within + a*within.trace()/len(S)*I, M.T)
+    within = S - (n_c[:, None]*M).T@M
+    sphere = _sphere(within.trace(), S.trace(), len(S))
+    B = n*torch.linalg.solve((1 - a)*within + a*sphere*I, M.T)
     return B, n_c.log() - (M.T*B).sum(0)/2
 
 _FROM_SUMS = dict(ridge=_ridge_of_sums, lda=_lda_of_sums)
