@@ -203,7 +203,9 @@ def stage_costs(
 def runs(self:Plan
 ) -> list[list[int]]: # Places in the plan
     "The phases in order; those that follow each other and share one pass over the images stand together"
-    def kind(i): return self[i].inputs, self[i].frozen, self[i].views, self[i].mirrors
+    def kind(i):
+        p = self[i]
+        return (p.frozen, p.views, p.mirrors) if p.inputs == 'features' else i
     return [list(run) for _, run in itertools.groupby(range(len(self)), kind)]
 
 def _macs(plan): return [macs for run in plan.runs() for macs in _run_macs(plan, [plan[i] for i in run])]
@@ -211,7 +213,7 @@ def _macs(plan): return [macs for run in plan.runs() for macs in _run_macs(plan,
 def _run_macs(plan, phases):
     "Multiply-adds of phases that share a pass, which counts in the first of them"
     p, macs, (n, v) = phases[0], plan.costs.macs, plan.images
-    if p.inputs == 'images': return [_image_macs(plan, p) for p in phases]
+    if p.inputs == 'images': return [_image_macs(plan, p)]
     rows = n if len(phases) == 1 and p.solve else (plan.views**p.mirrors + p.views)*n
     ks = [stage_index(plan.names, p.first) for p in phases]
     passes = [macs.iloc[min(ks):k].sum()*(rows + v) for k in ks]

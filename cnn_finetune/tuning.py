@@ -127,7 +127,7 @@ class PlanRun:
     def _shared(self, run):
         p, names = self.plan[run[0]], self.learn.cnn.names
         firsts = {stage_index(names, self.plan[i].first) for i in run}
-        if p.inputs == 'images' or len(run) == 1: return None
+        if len(run) == 1: return None
         seed = self.learn.seed + run[0]
         with no_random(seed), replaced(self.learn, dls=self.data.reseeded(seed)):
             return self.learn.feature_dls(min(firsts), p.frozen, p.views, p.mirrors)
