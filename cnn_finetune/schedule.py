@@ -208,6 +208,7 @@ def runs(self:Plan
         return (p.frozen, p.views, p.mirrors) if p.inputs == 'features' else i
     return [list(run) for _, run in itertools.groupby(range(len(self)), kind)]
 
+# %% ../nbs/15_schedule.ipynb #7738ae91
 def _macs(plan): return [macs for run in plan.runs() for macs in _run_macs(plan, [plan[i] for i in run])]
 
 def _run_macs(plan, phases):
@@ -355,7 +356,7 @@ def ready_plan(
     names:list, # All stages of the network, `names` of a CNN
     epochs:int=None, # Passes that train more than the head; default 5, top 4, more if few batches
     method:str='lp_ft', # How: lp_ft, top, solve, probe, all, layer_decay, gradual, fastai, or auto
-    minutes:float=None, # auto: how long the plan may take on the machine of (9); default no limit
+    minutes:float=None, # auto: how long the plan may take, as the page Schedule counts; default no limit
     head_epochs:int=None, # Passes for the head alone before that; default the method's own
     top_epochs:int=None, # lp_ft: passes between the two for the highest stage; default 0
     lr:float|dict=None, # Peak rate of the head, or stage name to rate; default the method's own
@@ -612,7 +613,7 @@ def _most(learn, pairs, budget, n):
     "Images that `compare` may try each pair on: a tenth of the budget"
     seconds = sum(_pass_seconds(learn, *p) for p in pairs)
     images = len(learn.dls.train_ds) + len(learn.dls.valid_ds)
-    return int(min(1000, max(n, .1*budget/seconds*images)))
+    return int(min(MOST, max(n, .1*budget/seconds*images)))
 
 _ONLY_FEW = f'solve: fewer than {FEW} images a class, too few to compare or to train more than the head'
 _ONLY_SOLVED = 'solve: two networks side by side are only solved'
