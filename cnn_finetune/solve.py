@@ -477,10 +477,7 @@ class Sums:
     ) -> 'Sums': # The same object
         X, labels = self._checked(X, labels)
         new = [c for c in dict.fromkeys(labels) if c not in self.classes]
-        self.classes += new
-        self.counts = F.pad(self.counts, (0, len(new)))
-        self.sums = F.pad(self.sums, (0, 0, 0, len(new)))
-        return self._change(X, labels, 1)
+        return self._change(X, labels, 1, self.classes + new)
     def forget(self,
         X, # Features (n, d), the same that were added
         labels:list, # Name of the class of each row
@@ -492,16 +489,19 @@ class Sums:
                 f'forget: {labels.count(c)} of class {c!r}, which has {had:.0f}')
             if labels.count(c) == had: raise InputError(f'forget: the last image of class {c!r}; '
                 'a class needs one; solve again without the class')
-        return self._change(X, labels, -1)
-    def _change(self, X, labels, sign):
-        places = torch.tensor([self.classes.index(c) for c in labels])
-        Y = F.one_hot(places, len(self.classes)).double()
-        self.counts.add_(Y.sum(0), alpha=sign)
+        return self._change(X, labels, -1, self.classes)
+    def _change(self, X, labels, sign, classes):
+        places = torch.tensor([classes.index(c) for c in labels])
+        Y, new = F.one_hot(places, len(classes)).double(), len(classes) - len(self.classes)
+        counts = F.pad(self.counts, (0, new)) + sign*Y.sum(0)
+        sums, products = F.pad(self.sums, (0, 0, 0, new)), self.products.clone()
         with one_thread():
             for x, y in zip(X.split(1024), Y.split(1024)): # To hold few rows in float64
                 x = x.double()
-                self.sums.addmm_(y.T, x, alpha=sign)
-                self.products.addmm_(x.T, x, alpha=sign)
+                sums = sums.addmm(y.T, x, alpha=sign)
+                products.addmm_(x.T, x, alpha=sign)
+        # All at once, so that an interrupt changes nothing
+        self.classes, self.counts, self.sums, self.products = classes, counts, sums, products
         return self
     def _checked(self, X, labels):
         X, labels = torch.as_tensor(X).detach().cpu(), list(labels)
