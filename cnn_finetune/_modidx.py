@@ -1430,6 +1430,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.tuning._new_run': ('tuning.html#_new_run', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._plan_facts': ('tuning.html#_plan_facts', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._plan_of': ('tuning.html#_plan_of', 'cnn_finetune/tuning.py'),
+                                     'cnn_finetune.tuning._rank': ('tuning.html#_rank', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._rates_of': ('tuning.html#_rates_of', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._run_of': ('tuning.html#_run_of', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning._same_run': ('tuning.html#_same_run', 'cnn_finetune/tuning.py'),

@@ -172,7 +172,9 @@ def bundle_folder(
 ) -> Path: # The folder of the bundle
     "Where the bundle of a run is"
     folder = check_path('bundle', path)
-    return folder/'bundle' if (folder/'bundle').is_dir() else folder
+    if (folder/'bundle').is_dir(): return folder/'bundle'
+    earlier = [f for f in folder.glob('bundle-*') if f.name[7:].isdigit()] # While `add` puts a new one there
+    return max(earlier, key=lambda f: int(f.name[7:]), default=folder)
 
 def load_bundle(
     path:str|Path, # Folder written by `save_bundle`, or a run that holds one

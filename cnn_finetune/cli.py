@@ -143,7 +143,7 @@ def _merged(file, given):
 
 # %% ../nbs/25_cli.ipynb #09a4e7d3
 DEMO_PACKAGES = dict(skimage='scikit-image', mlxtend='mlxtend')
-_SPELT = re.compile(r"\b(bad|bits|bn|crop|fit|folder|label|leaks|size|split_col|start|suffix|to|unknown)=('[^']*'|\([0-9., -]+\)|1\b)")
+_SPELT = re.compile(r"\b(bad|bits|bn|crop|fit|folder|label|leaks|size|split_col|start|suffix|to|unknown|valid_pct)=('[^']*'|\([0-9., -]+\)|[01]\b)")
 
 def user_message(
     e:Exception, # What a command raised

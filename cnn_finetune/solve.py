@@ -194,7 +194,7 @@ class SolvedHead:
         if self.scores is None: return f'solved head ({way})'
         if not self.n_judged: return f'no leave-one-out, every class has one image ({way})'
         a, b = self.interval
-        if self.n_judged < len(self.y): way = f'{len(self.y) - self.n_judged} alone in their class; {way}'
+        if self.n_judged < len(self.y): way = f'alone in their class: {len(self.y) - self.n_judged}; {way}'
         if self.n_groups: way = f'{self.n_groups} groups; {way}'
         if self.y.ndim > 1: way = f'every label right; {way}'
         return (f'leave-one-out {self.accuracy:.1%} ({self.correct} of {self.n_judged}; '

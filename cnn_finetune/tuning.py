@@ -81,7 +81,7 @@ class Undoing(PhaseCallback):
         if not self.start or not rows or not over: return
         best = self.phase.keep == 'best'
         end = min(rows, key=lambda r: r['valid_loss']) if best else rows[-1]
-        if not _metric(end) < _metric(self.start): return
+        if not _rank(end) < _rank(self.start): return
         self.part.load_state_dict(self.weights)
         rows[-1]['undone'] = True
     def state_dict(self): return dict(start=self.start, weights=self.weights)
@@ -90,6 +90,8 @@ class Undoing(PhaseCallback):
 def _metric(row):
     known = [k for k in row if k not in ('phase', 'epoch', 'train_loss', 'valid_loss', 'leave_one_out', 'undone')]
     return row[known[0]] if known else -row['valid_loss']
+
+def _rank(row): return _metric(row), -row['valid_loss'] # A tie goes to the lower loss
 
 def _undone(rows): return {r['phase'] for r in rows if r.get('undone') is True}
 
