@@ -579,40 +579,50 @@ def learning_curve(
     y:np.ndarray, # Classes (n,), as indices
     classes:int, # How many there are
     seed:int=42, # Of the parts
-) -> pd.DataFrame: # Columns images, error, judged (answers behind the error)
+    groups:np.ndarray=None, # Group of each image (n,), never on both sides; default none
+) -> pd.DataFrame: # Columns images (all of each group), error, judged (groups behind the error)
     "Error of a head on 1/8, 1/4, 1/2 and all of the images"
-    return _curve(_judged_parts(x, y, classes, seed))
+    groups = _numbers(groups, len(y))
+    return _curve(_judged_parts(x, y, classes, seed, groups), groups)
 
 def class_curves(
     x:np.ndarray, # Features (n, d)
     y:np.ndarray, # Classes (n,), as indices
     vocab:list, # Names of the classes
     seed:int=42, # Of the parts
-) -> pd.DataFrame: # Columns class, images, error (1 - recall), judged; not of classes below 8 images
+    groups:np.ndarray=None, # Group of each image (n,), never on both sides; default none
+) -> pd.DataFrame: # Columns class, images, error (1 - recall), judged; not of classes below 8 groups
     "As `learning_curve`, for each class by itself, while all classes grow"
-    return _class_curves(_judged_parts(x, y, len(vocab), seed), vocab)
+    groups = _numbers(groups, len(y))
+    return _class_curves(_judged_parts(x, y, len(vocab), seed, groups), vocab, groups)
 
 # %% ../nbs/20_inspect.ipynb #b963800a
-def _judged_parts(x, y, classes, seed):
+def _numbers(groups, n):
+    "Groups as whole numbers in order of appearance; without any, each image is one"
+    return np.arange(n) if groups is None else pd.factorize(np.asarray(groups))[0]
+
+def _judged_parts(x, y, classes, seed, groups):
     "Images in a part, which of the others its head gets wrong, and their classes"
     x, y = _checked(x, y)
     x, rng, points = _reduced(x), np.random.default_rng(seed), []
     for share in (8, 4, 2):
-        parts = [_stratified(y, share, rng) for _ in range(share)]
+        parts = [_stratified(y, share, rng, groups) for _ in range(share)]
         rest = [np.setdiff1d(np.arange(len(y)), p) for p in parts]
         wrong = np.concatenate([_head_errors(x, y, classes, p) for p in parts])
-        points.append((len(parts[0]), wrong, y[np.concatenate(rest)]))
-    return points + [(len(y), loo_scores(x, y, classes).argmax(1) != y, y)]
+        size = round(np.mean([len(p) for p in parts]))
+        points.append((size, wrong, y[np.concatenate(rest)]))
+    return points + [(len(y), loo_scores(x, y, classes, groups).argmax(1) != y, y)]
 
-def _curve(points):
-    rows = [(n, wrong.mean(), len(points[-1][1])) for n, wrong, _ in points]
+def _curve(points, groups):
+    rows = [(n, wrong.mean(), groups.max() + 1) for n, wrong, _ in points]
     return pd.DataFrame(rows, columns=['images', 'error', 'judged'])
 
-def _class_curves(points, vocab, least=8):
+def _class_curves(points, vocab, groups, least=8):
     y = points[-1][2]
     sizes = np.bincount(y, minlength=len(vocab))
-    rows = [(vocab[c], round(sizes[c]*n/len(y)), wrong[judged == c].mean(), sizes[c])
-            for c in np.flatnonzero(sizes >= least) for n, wrong, judged in points]
+    of_class = [len(np.unique(groups[y == c])) for c in range(len(vocab))]
+    rows = [(vocab[c], round(sizes[c]*n/len(y)), wrong[judged == c].mean(), of_class[c])
+            for c in np.flatnonzero(np.array(of_class) >= least) for n, wrong, judged in points]
     return pd.DataFrame(rows, columns=['class', 'images', 'error', 'judged'])
 
 
@@ -624,9 +634,15 @@ def _reduced(x, most=256):
     V = principal(torch.from_numpy(some - mean).double())[2].numpy()
     return np.concatenate([(x[b] - mean) @ V[:, -most:] for b in _blocks(np.arange(len(x)))])
 
-def _stratified(y, share, rng):
-    parts = [rng.permutation(np.flatnonzero(y == c)) for c in np.unique(y)]
-    return np.concatenate([p[:max(2, round(len(p)/share))] for p in parts])
+def _stratified(y, share, rng, groups):
+    "Images of whole groups: of each class a share of its groups, two at least"
+    part = []
+    for c in np.unique(y):
+        own = rng.permutation(np.unique(groups[y == c]))
+        new = own[~np.isin(own, part)]
+        missing = max(2, round(len(own)/share)) - (len(own) - len(new))
+        part += new[:max(0, missing)].tolist()
+    return np.flatnonzero(np.isin(groups, part))
 
 def _head_errors(x, y, classes, part):
     "Which of the other images a ridge head on a part of them gets wrong"
@@ -636,7 +652,7 @@ def _head_errors(x, y, classes, part):
 # %% ../nbs/20_inspect.ipynb #2066df42
 def forecast(
     curve:pd.DataFrame, # From `learning_curve`
-    times:tuple=(2, 4), # Multiples of the images that there are
+    times:tuple=(2, 4), # Multiples of the images that there are; with groups, of groups as large as now
     level:float=.9, # Of the interval, in (0, 1)
     seed:int=42, # Of the resampling
 ) -> pd.DataFrame: # Columns images, accuracy, low, high
@@ -716,15 +732,20 @@ class Inspection:
     thumbs:torch.Tensor = None # uint8 (n, 96, 96)
     test:pd.DataFrame = None # Test images, which are not inspected
     places:np.ndarray = None # On a map (n, 2), from `image_map`
+    groups:int = None # How many there are of the table and of copies; an image alone is one
     def __repr__(self):
         what = 'accuracy' if self.forecast is not None else 'right answers yes or no'
         lines = [f'{len(self.table)} images, {len(self.classes)} classes; '
                  f'{what} of a linear head, left out: {self.accuracy:.1%}']
         for f in () if self.forecast is None else self.forecast.iloc[:1].itertuples():
-            lines[0] += (f'; with {f.images:.0f} images {f.accuracy:.1%} '
+            lines[0] += (f'; with {f.images:.0f} images{self._in_groups(f.images)} {f.accuracy:.1%} '
                          f'(90% interval {f.low:.1%} to {f.high:.1%})')
         found = [f'  {x}' for x in self.findings] or ['  nothing found']
         return printable('\n'.join(lines + found))
+    def _in_groups(self, n):
+        "Says that a forecast is of images with copies as now"
+        if self.groups in (None, len(self.table)): return ''
+        return f' in {n*self.groups/len(self.table):.0f} groups'
 
 # %% ../nbs/20_inspect.ipynb #227a5d17
 VOTERS = 20 # Neighbours that judge a label
@@ -776,9 +797,11 @@ def _judged_one(dls, rows, x, near, together):
     voted = with_votes(judged, y, *near, together)
     times = confusions(left_out_probabilities(voted, y), y)
     labels = label_table(voted, y, times)
-    scores, points = loo_scores(x, y, dls.c, together), _judged_parts(x, y, dls.c, seed=42)
+    scores, together = loo_scores(x, y, dls.c, together), _numbers(together, len(y))
+    points = _judged_parts(x, y, dls.c, 42, together)
     labels['predicted'] = [dls.vocab[i] for i in labels.predicted]
-    known = dict(forecast=forecast(_curve(points)), curves=_class_curves(points, dls.vocab),
+    known = dict(forecast=forecast(_curve(points, together)), groups=int(together.max() + 1),
+                 curves=_class_curves(points, dls.vocab, together),
                  accuracy=float((scores.argmax(1) == y).mean()))
     def notes(table, pairs): return dict(
         leak=_without_leaks(x, y, table, pairs, dls.c), label=_systematic(times, dls.vocab))
