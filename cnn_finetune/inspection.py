@@ -581,7 +581,7 @@ def learning_curve(
     seed:int=42, # Of the parts
     groups:np.ndarray=None, # Group of each image (n,), never on both sides; default none
 ) -> pd.DataFrame: # Columns images (all of each group), error, judged (groups behind the error)
-    "Error of a head on 1/8, 1/4, 1/2 and all of the images"
+    "Error of a head on 1/8, 1/4, 1/2 and all of the images; parts that leave none to judge are left out"
     groups = _numbers(groups, len(y))
     return _curve(_judged_parts(x, y, classes, seed, groups), groups)
 
@@ -607,10 +607,10 @@ def _judged_parts(x, y, classes, seed, groups):
     x, rng, points = _reduced(x), np.random.default_rng(seed), []
     for share in (8, 4, 2):
         parts = [_stratified(y, share, rng, groups) for _ in range(share)]
-        rest = [np.setdiff1d(np.arange(len(y)), p) for p in parts]
+        rest = np.concatenate([np.setdiff1d(np.arange(len(y)), p) for p in parts])
+        if not len(rest): continue # Of every class there are two groups at most
         wrong = np.concatenate([_head_errors(x, y, classes, p) for p in parts])
-        size = round(np.mean([len(p) for p in parts]))
-        points.append((size, wrong, y[np.concatenate(rest)]))
+        points.append((round(np.mean([len(p) for p in parts])), wrong, y[rest]))
     return points + [(len(y), loo_scores(x, y, classes, groups).argmax(1) != y, y)]
 
 def _curve(points, groups):
@@ -621,8 +621,10 @@ def _class_curves(points, vocab, groups, least=8):
     y = points[-1][2]
     sizes = np.bincount(y, minlength=len(vocab))
     of_class = [len(np.unique(groups[y == c])) for c in range(len(vocab))]
+    drawn = [c for c, k in enumerate(of_class) if k >= least and len(points) > 1
+             and all((judged == c).any() for _, _, judged in points)]
     rows = [(vocab[c], round(sizes[c]*n/len(y)), wrong[judged == c].mean(), of_class[c])
-            for c in np.flatnonzero(np.array(of_class) >= least) for n, wrong, judged in points]
+            for c in drawn for n, wrong, judged in points]
     return pd.DataFrame(rows, columns=['class', 'images', 'error', 'judged'])
 
 
@@ -657,6 +659,7 @@ def forecast(
     seed:int=42, # Of the resampling
 ) -> pd.DataFrame: # Columns images, accuracy, low, high
     "Accuracy with more images of the same kind"
+    if len(curve) < 2: raise InputError('curve: one point; give 3 images or more of a class, copies counted once')
     n, e, m = curve.images.to_numpy(float), curve.error.to_numpy(), curve.judged.to_numpy(float)
     e, rng = (e*m + .5)/(m + 1), np.random.default_rng(seed)
     more = np.array(times)*n[-1]
@@ -725,16 +728,16 @@ class Inspection:
     findings:list # Of `Finding`, in order of what mending them is worth
     pairs:pd.DataFrame # Copies and scenes, two rows of the table each
     near:np.ndarray # Rows of the most similar images (n, k)
-    forecast:pd.DataFrame # From `forecast`; None where images have several labels
+    forecast:pd.DataFrame # From `forecast`; None of several labels, or of too few images
     classes:list # Names of the classes
     accuracy:float # Left out, over all images, or over all their answers yes and no
-    curves:pd.DataFrame = None # From `class_curves`
+    curves:pd.DataFrame = None # From `class_curves`; None of several labels, or of too few images
     thumbs:torch.Tensor = None # uint8 (n, 96, 96)
     test:pd.DataFrame = None # Test images, which are not inspected
     places:np.ndarray = None # On a map (n, 2), from `image_map`
     groups:int = None # How many there are of the table and of copies; an image alone is one
     def __repr__(self):
-        what = 'accuracy' if self.forecast is not None else 'right answers yes or no'
+        what = 'right answers yes or no' if 'missing' in self.table else 'accuracy'
         lines = [f'{len(self.table)} images, {len(self.classes)} classes; '
                  f'{what} of a linear head, left out: {self.accuracy:.1%}']
         for f in () if self.forecast is None else self.forecast.iloc[:1].itertuples():
@@ -776,7 +779,9 @@ def class_forecast(self:Inspection,
     times:int=2, # Multiple of the images that there are, of all classes
 ) -> pd.DataFrame: # A row a class: images, recall, then with more: expected, low, high
     "The recall of every class with more images of all classes, the lowest first"
-    if self.curves is None: raise InputError('class_forecast: only for images with one label each')
+    if 'missing' in self.table: raise InputError('class_forecast: only for images with one label each')
+    if self.curves is None: raise InputError(
+        'class_forecast: too few images; give 8 or more of a class, copies counted once')
     rows = []
     for name, c in self.curves.groupby('class', sort=False):
         f = forecast(c, (times,)).iloc[0]
@@ -800,8 +805,9 @@ def _judged_one(dls, rows, x, near, together):
     scores, together = loo_scores(x, y, dls.c, together), _numbers(together, len(y))
     points = _judged_parts(x, y, dls.c, 42, together)
     labels['predicted'] = [dls.vocab[i] for i in labels.predicted]
-    known = dict(forecast=forecast(_curve(points, together)), groups=int(together.max() + 1),
-                 curves=_class_curves(points, dls.vocab, together),
+    by_class = _class_curves(points, dls.vocab, together)
+    known = dict(forecast=forecast(_curve(points, together)) if len(points) > 1 else None,
+                 curves=by_class if len(by_class) else None, groups=int(together.max() + 1),
                  accuracy=float((scores.argmax(1) == y).mean()))
     def notes(table, pairs): return dict(
         leak=_without_leaks(x, y, table, pairs, dls.c), label=_systematic(times, dls.vocab))
@@ -926,5 +932,5 @@ def to_dict(self:Inspection
 @patch
 def _forecasts(self:Inspection):
     if self.forecast is None: return {}
-    return dict(forecast=self.forecast.round(4).to_dict('records'),
-                class_forecast=self.class_forecast().round(4).to_dict('records'))
+    by_class = [] if self.curves is None else self.class_forecast().round(4).to_dict('records')
+    return dict(forecast=self.forecast.round(4).to_dict('records'), class_forecast=by_class)
