@@ -643,6 +643,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'cnn_finetune.inspection._corners': ('inspect.html#_corners', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._correlation': ( 'inspect.html#_correlation',
                                                                                    'cnn_finetune/inspection.py'),
+                                         'cnn_finetune.inspection._counted': ('inspect.html#_counted', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._curve': ('inspect.html#_curve', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._direct': ('inspect.html#_direct', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._directions': ('inspect.html#_directions', 'cnn_finetune/inspection.py'),
