@@ -11,7 +11,7 @@ __all__ = ['DOUBT', 'SYSTEMATIC', 'THUMB', 'LEVELS', 'MATCHES', 'AT_ONCE', 'COPY
            'forecast', 'Finding', 'Inspection']
 
 # %% ../nbs/20_inspect.ipynb #83d5458b
-import math, os
+import csv, math, os
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 import numpy as np, pandas as pd, torch
@@ -522,10 +522,10 @@ def _plain_features(learn, rows):
          torch.cat([function(b.as_subclass(torch.Tensor)) for b, in dls.valid.new(data)]))
     return x.float().cpu().numpy()
 
-def _name(image, i): return printable(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
+def _name(image, i): return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
 def _full_name(image, i):
-    return _name(os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else image, i)
+    return printable(_name(os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else image, i))
 
 # %% ../nbs/20_inspect.ipynb #30c0ab3f
 def image_map(
@@ -919,7 +919,9 @@ def corrections(self:Inspection,
     if self.test is not None and len(self.test): table = pd.concat([table, pd.DataFrame(dict(
         file=[os.path.abspath(f) for f in self.test.image], label=told(self.test.label),
         split='test', suggestion='', why='', copies=range(-1, -1 - len(self.test), -1)))])
-    write_whole(path, table.to_csv(index=False).encode('utf-8', 'surrogateescape'))
+    text = table.to_csv(index=False)
+    if '\r' in text: text = table.to_csv(index=False, quoting=csv.QUOTE_ALL) # Else pandas does not quote it
+    write_whole(path, text.encode('utf-8', 'surrogateescape'))
     return table
 
 @patch
