@@ -685,7 +685,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'cnn_finetune.inspection._stratified': ('inspect.html#_stratified', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._systematic': ('inspect.html#_systematic', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._test_rows': ('inspect.html#_test_rows', 'cnn_finetune/inspection.py'),
-                                         'cnn_finetune.inspection._thumbs_of': ('inspect.html#_thumbs_of', 'cnn_finetune/inspection.py'),
+                                         'cnn_finetune.inspection._thumbs': ('inspect.html#_thumbs', 'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._transformation': ( 'inspect.html#_transformation',
                                                                                       'cnn_finetune/inspection.py'),
                                          'cnn_finetune.inspection._weighed': ('inspect.html#_weighed', 'cnn_finetune/inspection.py'),

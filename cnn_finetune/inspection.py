@@ -258,13 +258,18 @@ def thumbnails(
     images, # Files or arrays
     pre:Preprocess=Preprocess(), # How they are decoded
     cache:ArrayCache=None, # Where decoded images are kept
-) -> torch.Tensor: # uint8 (n, 96, 96), the middle, grey
+    fit:str='crop', # The middle (crop), or the whole image squeezed to a square (squish)
+) -> torch.Tensor: # uint8 (n, 96, 96), grey
     "Small grey images"
-    small = replace(pre, size=THUMB, mode='L', fit='crop', crop=1., interpolation='bilinear')
+    return _thumbs(images, pre, cache, fit)[0]
+
+def _thumbs(images, pre, cache, *fits):
+    "Thumbnails of each fit; an image is decoded once"
+    small = [replace(pre, size=THUMB, mode='L', fit=f, crop=1., interpolation='bilinear') for f in fits]
     def one(image):
         if isinstance(image, (str, os.PathLike)): image = kept_image(image, pre, cache)
-        return small(image)[0]
-    return torch.stack(list(ahead(one, images)))
+        return [s(image)[0] for s in small]
+    return [torch.stack(t) for t in zip(*ahead(one, images))]
 
 @lru_cache
 def _weights(n, sigma, slope=False):
@@ -402,6 +407,7 @@ def find_copies(
     thumbs:torch.Tensor, # uint8 (n, 96, 96), from `thumbnails`
     near:np.ndarray, # Candidates of each (n, k), from `nearest_images`
     digests:list=None, # Of the files; equal ones are copies
+    whole:torch.Tensor=None, # Thumbnails with fit='squish', for copies of another aspect ratio
 ) -> pd.DataFrame: # As `compare_pairs`, with kind: copy or scene; only those
     "Pairs of images that show the same pixels"
     n = len(thumbs)
@@ -410,6 +416,7 @@ def find_copies(
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     table = compare_pairs(thumbs, pairs)
     direct, equal = _direct(thumbs, pairs), _equal(digests, pairs)
+    if whole is not None: direct = np.maximum(direct, _direct(whole, pairs))
     fits = [(table.matches >= m) & (table.correlation >= c) for m, c in COPY]
     copy = (fits[0] | fits[1]) & (table.overlap >= .3) | (direct >= DIRECT) | equal
     table['kind'] = np.where(copy, 'copy', 'scene')
@@ -438,7 +445,8 @@ def find_leaks(
     rows, n = [], len(pairs)
     if n:
         images = [v.images[i] for i in pairs[:, 0]] + [t.images[j] for j in pairs[:, 1]]
-        found = find_copies(thumbnails(images, data.pre, data.cache), np.r_[n:2*n, :n][:, None])
+        thumbs, whole = _thumbs(images, data.pre, data.cache, 'crop', 'squish')
+        found = find_copies(thumbs, np.r_[n:2*n, :n][:, None], whole=whole)
         rows = [(i, j, _full_name(v.images[i], i), _full_name(t.images[j], j), v.labels[i], t.labels[j])
                 for i, j in pairs[found.a[found.kind.eq('copy')].to_numpy()]]
     return pd.DataFrame(rows, columns='row copy_row image copy_of label label_of'.split())
@@ -765,8 +773,8 @@ def inspect(self:CNNLearner,
     if len(rows) < 3: raise InputError(f"inspect: {_counted(len(rows), 'image')}; give 3 or more")
     x = _plain_features(self, rows)
     near, cosine = nearest_images(x, max(k, VOTERS))
-    thumbs = _thumbs_of(self.dls, rows.image)
-    pairs = find_copies(thumbs, near[:, :3], rows.get('digest'))
+    thumbs, whole = _thumbs(rows.image, self.dls.pre, self.dls.cache, 'crop', 'squish')
+    pairs = find_copies(thumbs, near[:, :3], rows.get('digest'), whole)
     groups, facts = copy_groups(pairs, len(x)), image_facts(thumbs)
     judge = _judged_one if self.dls.targets.kind == 'multiclass' else _judged_several
     labels, known, notes = judge(self.dls, rows, signed_root(x), (near, cosine), _joined(groups, rows.get('group')))
@@ -841,8 +849,6 @@ def _joined(groups, given):
 
 # %% ../nbs/20_inspect.ipynb #051371a1
 def _test_rows(dls): return dls.table.loc[dls.table.split.eq('test'), ['image', 'label', 'split']]
-
-def _thumbs_of(dls, images): return thumbnails(images, dls.pre, dls.cache)
 
 def _aspect(image):
     if isinstance(image, np.ndarray): h, w = image.shape[:2]
