@@ -11,7 +11,7 @@ __all__ = ['DOUBT', 'SYSTEMATIC', 'THUMB', 'LEVELS', 'MATCHES', 'AT_ONCE', 'COPY
            'forecast', 'Finding', 'Inspection']
 
 # %% ../nbs/20_inspect.ipynb #83d5458b
-import math, os
+import csv, math, os
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 import numpy as np, pandas as pd, torch
@@ -83,11 +83,13 @@ class _Ridge:
 
 def _blocks(rows, n=2048): return np.split(rows, range(n, len(rows), n))
 
+def _counted(n, noun): return f"{n} {noun}{'' if n == 1 else 'es'*noun.endswith('s') or 's'}"
+
 def _checked(x, y):
     x, y = np.asarray(x), np.asarray(y)
     if not np.issubdtype(x.dtype, np.floating): x = x.astype(np.float64)
     if len(x) != len(y): raise InputError(f'x, y: {len(x)} features, {len(y)} classes; give one each')
-    if len(x) < 3: raise InputError(f'x: {len(x)} images; give 3 or more')
+    if len(x) < 3: raise InputError(f"x: {_counted(len(x), 'image')}; give 3 or more")
     wrong = ~np.isfinite(x).all(1)
     if wrong.any(): raise InputError(
         f'x: the features of image {wrong.argmax()} are not finite; check it and the network')
@@ -256,13 +258,18 @@ def thumbnails(
     images, # Files or arrays
     pre:Preprocess=Preprocess(), # How they are decoded
     cache:ArrayCache=None, # Where decoded images are kept
-) -> torch.Tensor: # uint8 (n, 96, 96), the middle, grey
+    fit:str='crop', # The middle (crop), or the whole image squeezed to a square (squish)
+) -> torch.Tensor: # uint8 (n, 96, 96), grey
     "Small grey images"
-    small = replace(pre, size=THUMB, mode='L', fit='crop', crop=1., interpolation='bilinear')
+    return _thumbs(images, pre, cache, fit)[0]
+
+def _thumbs(images, pre, cache, *fits):
+    "Thumbnails of each fit; an image is decoded once"
+    small = [replace(pre, size=THUMB, mode='L', fit=f, crop=1., interpolation='bilinear') for f in fits]
     def one(image):
         if isinstance(image, (str, os.PathLike)): image = kept_image(image, pre, cache)
-        return small(image)[0]
-    return torch.stack(list(ahead(one, images)))
+        return [s(image)[0] for s in small]
+    return [torch.stack(t) for t in zip(*ahead(one, images))]
 
 @lru_cache
 def _weights(n, sigma, slope=False):
@@ -400,6 +407,7 @@ def find_copies(
     thumbs:torch.Tensor, # uint8 (n, 96, 96), from `thumbnails`
     near:np.ndarray, # Candidates of each (n, k), from `nearest_images`
     digests:list=None, # Of the files; equal ones are copies
+    whole:torch.Tensor=None, # Thumbnails with fit='squish', for copies of another aspect ratio
 ) -> pd.DataFrame: # As `compare_pairs`, with kind: copy or scene; only those
     "Pairs of images that show the same pixels"
     n = len(thumbs)
@@ -408,6 +416,7 @@ def find_copies(
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     table = compare_pairs(thumbs, pairs)
     direct, equal = _direct(thumbs, pairs), _equal(digests, pairs)
+    if whole is not None: direct = np.maximum(direct, _direct(whole, pairs))
     fits = [(table.matches >= m) & (table.correlation >= c) for m, c in COPY]
     copy = (fits[0] | fits[1]) & (table.overlap >= .3) | (direct >= DIRECT) | equal
     table['kind'] = np.where(copy, 'copy', 'scene')
@@ -436,7 +445,8 @@ def find_leaks(
     rows, n = [], len(pairs)
     if n:
         images = [v.images[i] for i in pairs[:, 0]] + [t.images[j] for j in pairs[:, 1]]
-        found = find_copies(thumbnails(images, data.pre, data.cache), np.r_[n:2*n, :n][:, None])
+        thumbs, whole = _thumbs(images, data.pre, data.cache, 'crop', 'squish')
+        found = find_copies(thumbs, np.r_[n:2*n, :n][:, None], whole=whole)
         rows = [(i, j, _full_name(v.images[i], i), _full_name(t.images[j], j), v.labels[i], t.labels[j])
                 for i, j in pairs[found.a[found.kind.eq('copy')].to_numpy()]]
     return pd.DataFrame(rows, columns='row copy_row image copy_of label label_of'.split())
@@ -520,10 +530,10 @@ def _plain_features(learn, rows):
          torch.cat([function(b.as_subclass(torch.Tensor)) for b, in dls.valid.new(data)]))
     return x.float().cpu().numpy()
 
-def _name(image, i): return printable(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
+def _name(image, i): return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
 def _full_name(image, i):
-    return _name(os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else image, i)
+    return printable(_name(os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else image, i))
 
 # %% ../nbs/20_inspect.ipynb #30c0ab3f
 def image_map(
@@ -579,40 +589,52 @@ def learning_curve(
     y:np.ndarray, # Classes (n,), as indices
     classes:int, # How many there are
     seed:int=42, # Of the parts
-) -> pd.DataFrame: # Columns images, error, judged (answers behind the error)
-    "Error of a head on 1/8, 1/4, 1/2 and all of the images"
-    return _curve(_judged_parts(x, y, classes, seed))
+    groups:np.ndarray=None, # Group of each image (n,), never on both sides; default none
+) -> pd.DataFrame: # Columns images (all of each group), error, judged (groups behind the error)
+    "Error of a head on 1/8, 1/4, 1/2 and all of the images; parts that leave none to judge are left out"
+    groups = _numbers(groups, len(y))
+    return _curve(_judged_parts(x, y, classes, seed, groups), groups)
 
 def class_curves(
     x:np.ndarray, # Features (n, d)
     y:np.ndarray, # Classes (n,), as indices
     vocab:list, # Names of the classes
     seed:int=42, # Of the parts
-) -> pd.DataFrame: # Columns class, images, error (1 - recall), judged; not of classes below 8 images
+    groups:np.ndarray=None, # Group of each image (n,), never on both sides; default none
+) -> pd.DataFrame: # Columns class, images, error (1 - recall), judged; not of classes below 8 groups
     "As `learning_curve`, for each class by itself, while all classes grow"
-    return _class_curves(_judged_parts(x, y, len(vocab), seed), vocab)
+    groups = _numbers(groups, len(y))
+    return _class_curves(_judged_parts(x, y, len(vocab), seed, groups), vocab, groups)
 
 # %% ../nbs/20_inspect.ipynb #b963800a
-def _judged_parts(x, y, classes, seed):
+def _numbers(groups, n):
+    "Groups as whole numbers in order of appearance; without any, each image is one"
+    return np.arange(n) if groups is None else pd.factorize(np.asarray(groups))[0]
+
+def _judged_parts(x, y, classes, seed, groups):
     "Images in a part, which of the others its head gets wrong, and their classes"
     x, y = _checked(x, y)
     x, rng, points = _reduced(x), np.random.default_rng(seed), []
     for share in (8, 4, 2):
-        parts = [_stratified(y, share, rng) for _ in range(share)]
-        rest = [np.setdiff1d(np.arange(len(y)), p) for p in parts]
+        parts = [_stratified(y, share, rng, groups) for _ in range(share)]
+        rest = np.concatenate([np.setdiff1d(np.arange(len(y)), p) for p in parts])
+        if not len(rest): continue # Of every class there are two groups at most
         wrong = np.concatenate([_head_errors(x, y, classes, p) for p in parts])
-        points.append((len(parts[0]), wrong, y[np.concatenate(rest)]))
-    return points + [(len(y), loo_scores(x, y, classes).argmax(1) != y, y)]
+        points.append((round(np.mean([len(p) for p in parts])), wrong, y[rest]))
+    return points + [(len(y), loo_scores(x, y, classes, groups).argmax(1) != y, y)]
 
-def _curve(points):
-    rows = [(n, wrong.mean(), len(points[-1][1])) for n, wrong, _ in points]
+def _curve(points, groups):
+    rows = [(n, wrong.mean(), groups.max() + 1) for n, wrong, _ in points]
     return pd.DataFrame(rows, columns=['images', 'error', 'judged'])
 
-def _class_curves(points, vocab, least=8):
+def _class_curves(points, vocab, groups, least=8):
     y = points[-1][2]
     sizes = np.bincount(y, minlength=len(vocab))
-    rows = [(vocab[c], round(sizes[c]*n/len(y)), wrong[judged == c].mean(), sizes[c])
-            for c in np.flatnonzero(sizes >= least) for n, wrong, judged in points]
+    of_class = [len(np.unique(groups[y == c])) for c in range(len(vocab))]
+    drawn = [c for c, k in enumerate(of_class) if k >= least and len(points) > 1
+             and all((judged == c).any() for _, _, judged in points)]
+    rows = [(vocab[c], round(sizes[c]*n/len(y)), wrong[judged == c].mean(), of_class[c])
+            for c in drawn for n, wrong, judged in points]
     return pd.DataFrame(rows, columns=['class', 'images', 'error', 'judged'])
 
 
@@ -624,9 +646,15 @@ def _reduced(x, most=256):
     V = principal(torch.from_numpy(some - mean).double())[2].numpy()
     return np.concatenate([(x[b] - mean) @ V[:, -most:] for b in _blocks(np.arange(len(x)))])
 
-def _stratified(y, share, rng):
-    parts = [rng.permutation(np.flatnonzero(y == c)) for c in np.unique(y)]
-    return np.concatenate([p[:max(2, round(len(p)/share))] for p in parts])
+def _stratified(y, share, rng, groups):
+    "Images of whole groups: of each class a share of its groups, two at least"
+    part = []
+    for c in np.unique(y):
+        own = rng.permutation(np.unique(groups[y == c]))
+        new = own[~np.isin(own, part)]
+        missing = max(2, round(len(own)/share)) - (len(own) - len(new))
+        part += new[:max(0, missing)].tolist()
+    return np.flatnonzero(np.isin(groups, part))
 
 def _head_errors(x, y, classes, part):
     "Which of the other images a ridge head on a part of them gets wrong"
@@ -636,11 +664,12 @@ def _head_errors(x, y, classes, part):
 # %% ../nbs/20_inspect.ipynb #2066df42
 def forecast(
     curve:pd.DataFrame, # From `learning_curve`
-    times:tuple=(2, 4), # Multiples of the images that there are
+    times:tuple=(2, 4), # Multiples of the images that there are; with groups, of groups as large as now
     level:float=.9, # Of the interval, in (0, 1)
     seed:int=42, # Of the resampling
 ) -> pd.DataFrame: # Columns images, accuracy, low, high
     "Accuracy with more images of the same kind"
+    if len(curve) < 2: raise InputError('curve: one point; give 3 images or more of a class, copies counted once')
     n, e, m = curve.images.to_numpy(float), curve.error.to_numpy(), curve.judged.to_numpy(float)
     e, rng = (e*m + .5)/(m + 1), np.random.default_rng(seed)
     more = np.array(times)*n[-1]
@@ -700,7 +729,7 @@ class Finding:
     def severity(self): return SEVERE.get(self.kind, 'low')
     def __str__(self):
         more = f'; {self.note}' if self.note else ''
-        return f'{self.kind}: {len(self.rows)} images, {KINDS[self.kind]}{more}'
+        return f"{self.kind}: {_counted(len(self.rows), 'image')}, {KINDS[self.kind]}{more}"
 
 @dataclass(frozen=True)
 class Inspection:
@@ -709,22 +738,27 @@ class Inspection:
     findings:list # Of `Finding`, in order of what mending them is worth
     pairs:pd.DataFrame # Copies and scenes, two rows of the table each
     near:np.ndarray # Rows of the most similar images (n, k)
-    forecast:pd.DataFrame # From `forecast`; None where images have several labels
+    forecast:pd.DataFrame # From `forecast`; None of several labels, or of too few images
     classes:list # Names of the classes
     accuracy:float # Left out, over all images, or over all their answers yes and no
-    curves:pd.DataFrame = None # From `class_curves`
+    curves:pd.DataFrame = None # From `class_curves`; None of several labels, or of too few images
     thumbs:torch.Tensor = None # uint8 (n, 96, 96)
     test:pd.DataFrame = None # Test images, which are not inspected
     places:np.ndarray = None # On a map (n, 2), from `image_map`
+    groups:int = None # How many there are of the table and of copies; an image alone is one
     def __repr__(self):
-        what = 'accuracy' if self.forecast is not None else 'right answers yes or no'
-        lines = [f'{len(self.table)} images, {len(self.classes)} classes; '
+        what = 'right answers yes or no' if 'missing' in self.table else 'accuracy'
+        lines = [f"{_counted(len(self.table), 'image')}, {_counted(len(self.classes), 'class')}; "
                  f'{what} of a linear head, left out: {self.accuracy:.1%}']
         for f in () if self.forecast is None else self.forecast.iloc[:1].itertuples():
-            lines[0] += (f'; with {f.images:.0f} images {f.accuracy:.1%} '
+            lines[0] += (f'; with {f.images:.0f} images{self._in_groups(f.images)} {f.accuracy:.1%} '
                          f'(90% interval {f.low:.1%} to {f.high:.1%})')
         found = [f'  {x}' for x in self.findings] or ['  nothing found']
         return printable('\n'.join(lines + found))
+    def _in_groups(self, n):
+        "Says that a forecast is of images with copies as now"
+        if self.groups in (None, len(self.table)): return ''
+        return f" in {_counted(round(n*self.groups/len(self.table)), 'group')}"
 
 # %% ../nbs/20_inspect.ipynb #227a5d17
 VOTERS = 20 # Neighbours that judge a label
@@ -736,11 +770,11 @@ def inspect(self:CNNLearner,
 ) -> Inspection: # Its `table` has a row an image, its `findings` what is wrong
     "Find wrong labels, copies, leaks and odd images by the features of one pass"
     rows = _rows(self.dls, test)
-    if len(rows) < 3: raise InputError(f'inspect: {len(rows)} images; give 3 or more')
+    if len(rows) < 3: raise InputError(f"inspect: {_counted(len(rows), 'image')}; give 3 or more")
     x = _plain_features(self, rows)
     near, cosine = nearest_images(x, max(k, VOTERS))
-    thumbs = _thumbs_of(self.dls, rows.image)
-    pairs = find_copies(thumbs, near[:, :3], rows.get('digest'))
+    thumbs, whole = _thumbs(rows.image, self.dls.pre, self.dls.cache, 'crop', 'squish')
+    pairs = find_copies(thumbs, near[:, :3], rows.get('digest'), whole)
     groups, facts = copy_groups(pairs, len(x)), image_facts(thumbs)
     judge = _judged_one if self.dls.targets.kind == 'multiclass' else _judged_several
     labels, known, notes = judge(self.dls, rows, signed_root(x), (near, cosine), _joined(groups, rows.get('group')))
@@ -755,7 +789,9 @@ def class_forecast(self:Inspection,
     times:int=2, # Multiple of the images that there are, of all classes
 ) -> pd.DataFrame: # A row a class: images, recall, then with more: expected, low, high
     "The recall of every class with more images of all classes, the lowest first"
-    if self.curves is None: raise InputError('class_forecast: only for images with one label each')
+    if 'missing' in self.table: raise InputError('class_forecast: only for images with one label each')
+    if self.curves is None: raise InputError(
+        'class_forecast: too few images; give 8 or more of a class, copies counted once')
     rows = []
     for name, c in self.curves.groupby('class', sort=False):
         f = forecast(c, (times,)).iloc[0]
@@ -776,9 +812,12 @@ def _judged_one(dls, rows, x, near, together):
     voted = with_votes(judged, y, *near, together)
     times = confusions(left_out_probabilities(voted, y), y)
     labels = label_table(voted, y, times)
-    scores, points = loo_scores(x, y, dls.c, together), _judged_parts(x, y, dls.c, seed=42)
+    scores, together = loo_scores(x, y, dls.c, together), _numbers(together, len(y))
+    points = _judged_parts(x, y, dls.c, 42, together)
     labels['predicted'] = [dls.vocab[i] for i in labels.predicted]
-    known = dict(forecast=forecast(_curve(points)), curves=_class_curves(points, dls.vocab),
+    by_class = _class_curves(points, dls.vocab, together)
+    known = dict(forecast=forecast(_curve(points, together)) if len(points) > 1 else None,
+                 curves=by_class if len(by_class) else None, groups=int(together.max() + 1),
                  accuracy=float((scores.argmax(1) == y).mean()))
     def notes(table, pairs): return dict(
         leak=_without_leaks(x, y, table, pairs, dls.c), label=_systematic(times, dls.vocab))
@@ -810,8 +849,6 @@ def _joined(groups, given):
 
 # %% ../nbs/20_inspect.ipynb #051371a1
 def _test_rows(dls): return dls.table.loc[dls.table.split.eq('test'), ['image', 'label', 'split']]
-
-def _thumbs_of(dls, images): return thumbnails(images, dls.pre, dls.cache)
 
 def _aspect(image):
     if isinstance(image, np.ndarray): h, w = image.shape[:2]
@@ -888,7 +925,9 @@ def corrections(self:Inspection,
     if self.test is not None and len(self.test): table = pd.concat([table, pd.DataFrame(dict(
         file=[os.path.abspath(f) for f in self.test.image], label=told(self.test.label),
         split='test', suggestion='', why='', copies=range(-1, -1 - len(self.test), -1)))])
-    write_whole(path, table.to_csv(index=False).encode('utf-8', 'surrogateescape'))
+    text = table.to_csv(index=False)
+    if '\r' in text: text = table.to_csv(index=False, quoting=csv.QUOTE_ALL) # Else pandas does not quote it
+    write_whole(path, text.encode('utf-8', 'surrogateescape'))
     return table
 
 @patch
@@ -903,5 +942,5 @@ def to_dict(self:Inspection
 @patch
 def _forecasts(self:Inspection):
     if self.forecast is None: return {}
-    return dict(forecast=self.forecast.round(4).to_dict('records'),
-                class_forecast=self.class_forecast().round(4).to_dict('records'))
+    by_class = [] if self.curves is None else self.class_forecast().round(4).to_dict('records')
+    return dict(forecast=self.forecast.round(4).to_dict('records'), class_forecast=by_class)
