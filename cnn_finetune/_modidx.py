@@ -1006,6 +1006,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cnn_finetune.review': { 'cnn_finetune.review._add_thumbnails': ('review.html#_add_thumbnails', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._all_files': ('review.html#_all_files', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._as_json': ('review.html#_as_json', 'cnn_finetune/review.py'),
+                                     'cnn_finetune.review._copy_numbers': ('review.html#_copy_numbers', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._counts': ('review.html#_counts', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._data_address': ('review.html#_data_address', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._figures': ('review.html#_figures', 'cnn_finetune/review.py'),

@@ -318,13 +318,20 @@ def _jpeg_address(im):
     return 'data:image/jpeg;base64,' + base64.b64encode(out.getvalue()).decode()
 
 def _all_files(found, learn, most=20_000):
-    "Every image with label and split, those first that the rows of the page count"
+    "Every image with label, split and number of its copies, those first that the rows of the page count"
     if learn is None or learn.dls.table is None or learn.cnn.kind != 'multiclass': return []
     t = learn.dls.table
     if found is None: t = pd.concat([t[t.split.eq(s)] for s in ('valid', 'train', 'test')])
     elif found.test is not None: t = pd.concat([t[t.split.ne('test')], t[t.split.eq('test')]])
     if len(t) > most or not all(isinstance(f, (str, os.PathLike)) for f in t.image): return []
-    return [[printable(v) for v in (os.path.abspath(f), l, s)] for f, l, s in zip(t.image, t.label, t.split)]
+    columns = [[printable(v) for v in c] for c in (map(os.path.abspath, t.image), t.label, t.split)]
+    return [*map(list, zip(*columns, *_copy_numbers(found)))]
+
+def _copy_numbers(found):
+    "The column `copies` of `corrections`, where copies were looked for"
+    if found is None: return []
+    alone = 0 if found.test is None else len(found.test)
+    return [[*map(int, found.table.group), *range(-1, -1 - alone, -1)]]
 
 def _counts(rows):
     kinds = dict.fromkeys(k for r in rows for k in r['why'])
@@ -510,10 +517,11 @@ function show() {
 }
 function cell(v) { return /[",\\n\\r]/.test(v) ? '"' + v.replaceAll('"', '""') + '"' : v; }
 function csv() {
-  const changed = new Map(data.rows.map(r => [r.place, r])), lines = ["file,label,split"];
+  const changed = new Map(data.rows.map(r => [r.place, r])), names = ["file", "label", "split", "copies"],
+    lines = [names.slice(0, data.all[0].length).join(",")];
   data.all.forEach((r, i) => {
     const c = changed.get(i);
-    if (!(c && c.gone)) lines.push([r[0], c ? c.now : r[1], r[2]].map(cell).join(","));
+    if (!(c && c.gone)) lines.push([r[0], c ? c.now : r[1], ...r.slice(2)].map(cell).join(","));
   });
   return lines.join("\\n") + "\\n";
 }
