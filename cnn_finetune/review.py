@@ -131,11 +131,13 @@ def _judged_rows(table, predictor, unknown):
     if several != (predictor.kind == 'multilabel'): raise InputError(
         f'evaluate: the network gives {"one label" if several else "several labels"} an image, the data '
         f'{"several; judge it on data with one" if several else "one; give label_delim, or one column a class"}')
-    odd = sorted(set(table.label.explode().dropna()) - set(classes))
-    if odd and unknown == 'raise': raise InputError(
-        f'class {odd[0]!r} is not among those of the network ({", ".join(classes[:20])}); '
-        "rename it, or pass unknown='skip' to judge the other classes alone")
+    odd = _unknown(table.label, classes)
     known = table.label.map(lambda l: set(classes).issuperset(l if several else [l]))
+    if odd and unknown == 'raise': raise InputError(
+        f'evaluate: the network does not know {odd}; it knows {_first(classes, 20)}; '
+        "rename the classes, or pass unknown='skip' to judge the others alone")
+    if odd: warnings.warn(f'{(~known).sum()} of {len(table)} images are left out, '
+                          f'since the network does not know {odd}')
     table = table[known].reset_index(drop=True)
     if not len(table): raise InputError('evaluate: no image has a class that the network knows')
     files = table.image.map(lambda f: os.path.abspath(f) if isinstance(f, (str, os.PathLike)) else None).dropna()
@@ -143,6 +145,16 @@ def _judged_rows(table, predictor, unknown):
     if len(twice): warnings.warn(f'{printable(twice.iloc[0])}: {len(twice)} of {len(table)} rows name a file once more, '
                                  'and it counts once more; keep one row a file')
     return table
+
+def _unknown(labels, classes):
+    "Names of other classes, each with its number of images, the largest first"
+    n = labels.explode().dropna().value_counts().sort_index()
+    n = n[~n.index.isin(classes)].sort_values(ascending=False, kind='stable')
+    return _first([f'{c!r} ({k} image{"s"*(k > 1)})' for c, k in n.items()], 5)
+
+def _first(names, most):
+    more = f', and {len(names) - most} more'*(len(names) > most)
+    return printable(', '.join(names[:most]) + more)
 
 def _targets(labels, predictor):
     several = predictor.kind == 'multilabel'
