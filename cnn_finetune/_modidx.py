@@ -1443,6 +1443,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cnn_finetune.why.Why.__repr__': ('why.html#why.__repr__', 'cnn_finetune/why.py'),
                                   'cnn_finetune.why.Why.overlay': ('why.html#why.overlay', 'cnn_finetune/why.py'),
                                   'cnn_finetune.why._area': ('why.html#_area', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why._check_finite': ('why.html#_check_finite', 'cnn_finetune/why.py'),
+                                  'cnn_finetune.why._pixels': ('why.html#_pixels', 'cnn_finetune/why.py'),
                                   'cnn_finetune.why._score_and_maps': ('why.html#_score_and_maps', 'cnn_finetune/why.py'),
                                   'cnn_finetune.why.class_map': ('why.html#class_map', 'cnn_finetune/why.py'),
                                   'cnn_finetune.why.explain': ('why.html#explain', 'cnn_finetune/why.py'),

@@ -472,8 +472,8 @@ def robustness(self:CNNLearner,
     for kind, s in tries:
         arrays = [np.asarray(strained(im, kind, s) if s else im) for im in images]
         logits, _ = self.answers(self.dls.test_dl(arrays))
-        right = int((logits.argmax(1).numpy() == y).sum())
-        found.append((kind, s, right/len(y), *accuracy_interval(right, len(y))))
+        r = Report(y, self.cnn.probabilities(logits), self.dls.vocab)
+        found.append((kind, s, r.accuracy, *r.interval))
     return pd.DataFrame(found, columns='kind strength accuracy low high'.split())
 
 def plot_robustness(
