@@ -8,6 +8,7 @@ __all__ = ['ROOM', 'DOTS', 'TILES', 'TILE', 'evaluate', 'report_text', 'report_d
 # %% ../nbs/23_review.ipynb #771c0a14
 import base64, io, json as jsonlib, math, os, warnings
 from html import escape
+from inspect import signature
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
@@ -83,6 +84,7 @@ def evaluate(
     net = load_bundle(bundle)
     predictor = Predictor(net, mirrors=mirrors)
     rows = _judged_rows(table_from(data, label_delim=label_delim), predictor, unknown)
+    _say_trained(rows.image, bundle)
     answers = predictor(list(rows.image))
     rows, answers = _readable(rows, answers, bad)
     probs = np.array([[a.probabilities[c] for c in predictor.classes] for a in answers])
@@ -169,6 +171,35 @@ def _readable(rows, answers, bad):
     good = [a.error is None for a in answers]
     if not any(good): raise InputError('evaluate: no image can be read')
     return rows[good], [a for a in answers if a.error is None]
+
+# %% ../nbs/23_review.ipynb #d9020b40
+def _say_trained(images, bundle):
+    "Warn of images that the run of a bundle has learned from, as far as its source tells"
+    seen, what = _learned(bundle_folder(bundle).absolute().parent/'config.json', images)
+    n = sum(_identity(i) in seen for i in images)
+    if n: warnings.warn(f'{n} of {len(images)} images are among those that this run {what}; '
+                        'judge it on images that it has not seen')
+
+def _learned(file, images):
+    "Images that a run has trained on, or may have, and which of the two"
+    try:
+        config = read_json(file)
+        named = config['source'].startswith(NAMED)
+        if named and all(isinstance(i, (str, os.PathLike)) for i in images): return (), ''
+        columns = [k for k in signature(table_from).parameters if k != 'group']
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore') # `fit` has said it
+            table = table_from(**{k: config[k] for k in columns if k in config})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError): return (), ''
+    own = table.split.eq('valid').any() or config.get('valid_pct') == 0
+    seen = table.image[~table.split.isin(('valid', 'test'))]
+    what = ('was trained on, so the accuracy flatters' if own else
+            'drew its training images from, so the accuracy may flatter')
+    return {*map(_identity, seen)}, what
+
+def _identity(image):
+    if isinstance(image, (str, os.PathLike)): return os.path.realpath(image)
+    return hash(np.asarray(image).tobytes())
 
 # %% ../nbs/23_review.ipynb #01df90ee
 ROOM = 2_500_000 # Bytes of thumbnails in a page
