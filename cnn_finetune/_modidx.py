@@ -1025,6 +1025,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.review._matrix': ('review.html#_matrix', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._other_copies': ('review.html#_other_copies', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._page_rows': ('review.html#_page_rows', 'cnn_finetune/review.py'),
+                                     'cnn_finetune.review._parts': ('review.html#_parts', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._readable': ('review.html#_readable', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._say_trained': ('review.html#_say_trained', 'cnn_finetune/review.py'),
                                      'cnn_finetune.review._sheet': ('review.html#_sheet', 'cnn_finetune/review.py'),

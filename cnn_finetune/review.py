@@ -239,7 +239,7 @@ def review_page(
     data = dict(rows=rows, all=_all_files(found, learn), kinds=_counts(rows),
                 map=_map(found, report, places, rows, images or [], net))
     body = ''.join([f'<h1>{escape(printable(title))}</h1>', _figures(found, report, learn, notes),
-                    _MAP if data['map'] else '', _PARTS if rows else ''])
+                    _MAP if data['map'] else '', _parts(data) if rows else ''])
     text = jsonlib.dumps(data, ensure_ascii=True).replace('<', '\\u003c')
     script = (f'<script type="application/json" id="data">{text}</script>'
               f'<script>{_TOOLS}{_MAPPED if data["map"] else ""}{_SCRIPT if rows else ""}</script>'
@@ -430,11 +430,25 @@ _PARTS = '''<h2>Images</h2>
 the label</option><option value="close">nearest image</option><option value="file">file</option></select></label>
 <label>find <input id="find" type="search"></label>
 <span id="shown" aria-live="polite"></span>
-<button id="save">Download corrected CSV</button></div>
-<p class="note">Tick <b>remove</b> to leave an image out, or choose its right label. The CSV has every image
-and is read by <code>cnn_finetune fit</code>; no file is changed. The second image of a pair is the one that is
+SAVE</div>
+<p class="note">NOTEThe second image of a pair is the one that is
 nearest to the first, or shows where the network looked.</p>
 <div id="cards"></div><button id="more">Show more</button>'''
+
+_SAVE = '<button id="save">Download corrected CSV</button>'
+
+_NOTE = '''Tick <b>remove</b> to leave an image out, or choose its right label. The CSV has every image
+and is read by <code>cnn_finetune fit</code>; no file is changed. '''
+
+_COPIES = '''With <code>--group copies --split-col none</code> it draws a split in which all copies of an image
+are on one side. '''
+
+def _parts(data):
+    "What stands around the images; of the CSV only where there is one"
+    files = data['all']
+    save, note = (_SAVE, _NOTE) if files else ('', '')
+    if files and len(files[0]) > 3: note += _COPIES
+    return _PARTS.replace('SAVE', save).replace('NOTE', note)
 
 _STYLE = '''
 :root{color-scheme:light dark;--line:#8884}body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;
@@ -568,12 +582,11 @@ function csv() {
   });
   return lines.join("\\n") + "\\n";
 }
-by("save").onclick = () => {
+if (data.all.length) by("save").onclick = () => {
   const a = make("a");
   a.href = URL.createObjectURL(new Blob([csv()], {type: "text/csv"}));
   a.download = "corrected.csv"; a.click(); unsaved = false;
 };
-by("save").hidden = !data.all.length;
 for (const [k, n] of [["", data.rows.length], ...data.kinds]) {
   const b = make("button", (k || "all") + " " + n, by("kinds"));
   b.dataset.kind = k; b.setAttribute("aria-pressed", k === "");
