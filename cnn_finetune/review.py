@@ -6,7 +6,7 @@
 __all__ = ['ROOM', 'DOTS', 'TILES', 'TILE', 'evaluate', 'report_text', 'report_dict', 'write_page', 'review_page']
 
 # %% ../nbs/23_review.ipynb #771c0a14
-import base64, io, json as jsonlib, math, os, warnings
+import base64, io, json as jsonlib, math, os, re, warnings
 from html import escape
 from inspect import signature
 from pathlib import Path
@@ -58,7 +58,10 @@ def _learner(data, size, arch, run, bad, cache, valid_pct, label_delim):
 
 def _title(data): return Path(data).absolute().name or 'Images'
 
-def _as_json(value): return printable(jsonlib.dumps(value, indent=1, ensure_ascii=False))
+def _as_json(value):
+    "Readable JSON of the real names; dumps leaves some characters that a terminal obeys"
+    text = jsonlib.dumps(value, indent=1, ensure_ascii=False)
+    return re.sub('[\x7f-\x9f\ud800-\udfff]', lambda m: f'\\u{ord(m[0]):04x}', text)
 
 def _summary(found, most=5):
     lines = [repr(found).split('\n')[0]]
@@ -286,11 +289,11 @@ def _add_thumbnails(rows, images, net, most):
         if i not in made: made[i] = _data_address(images[i], pre)
         return made[i]
     for r in rows:
-        if _is_file(images, r['place']): r['file'] = printable(os.path.abspath(images[r['place']]))
+        if _is_file(images, r['place']): r['file'] = os.path.abspath(images[r['place']])
         r['image'] = thumb(r['place']) if room > 0 else ''
         r['nearest'] = thumb(r['near']) if room > 0 else ''
         r['alt'], r['beside'] = 'nearest image', ''
-        if 0 <= r['near'] and _is_file(images, r['near']): r['beside'] = printable(os.path.abspath(images[r['near']]))
+        if 0 <= r['near'] and _is_file(images, r['near']): r['beside'] = os.path.abspath(images[r['near']])
         if r['why'] == ['error'] and net is not None and most > 0 and r['image']:
             r['nearest'], r['alt'], most = _looked_at(net, images[r['place']]), 'where it looked', most - 1
         room -= len(r['image']) + len(r['nearest'])
@@ -367,8 +370,8 @@ def _all_files(found, learn, most=20_000):
     if found is None: t = pd.concat([t[t.split.eq(s)] for s in ('valid', 'train', 'test')])
     elif found.test is not None: t = pd.concat([t[t.split.ne('test')], t[t.split.eq('test')]])
     if len(t) > most or not all(isinstance(f, (str, os.PathLike)) for f in t.image): return []
-    columns = [[printable(v) for v in c] for c in (map(os.path.abspath, t.image), t.label, t.split)]
-    return [*map(list, zip(*columns, *_copy_numbers(found)))]
+    columns = map(os.path.abspath, t.image), t.label, t.split, *_copy_numbers(found)
+    return [*map(list, zip(*columns))]
 
 def _copy_numbers(found):
     "The column `copies` of `corrections`, where copies were looked for"
@@ -386,7 +389,7 @@ def _figures(found, report, learn, notes):
     parts += [f'<p>{escape(printable(n))}</p>' for n in notes]
     if report is not None: parts += _judged(report)
     if found is not None:
-        lines = ''.join(f'<li>{escape(str(f))}</li>' for f in found.findings) or '<li>nothing found</li>'
+        lines = ''.join(f'<li>{escape(printable(f))}</li>' for f in found.findings) or '<li>nothing found</li>'
         parts += [f'<p>{escape(repr(found).splitlines()[0])}</p><ul>{lines}</ul>']
     if learn is not None and len(learn.history.rows):
         parts.append('<h2>History</h2><div class="wide">'
@@ -472,9 +475,12 @@ const data = JSON.parse(document.getElementById("data").textContent), by = id =>
 let kind = "", most = 120;
 function make(tag, text, parent) {
   const e = document.createElement(tag);
-  if (text) e.textContent = text;
+  if (text) e.textContent = printed(text);
   if (parent) parent.append(e);
   return e;
+}
+function printed(text, which = /[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\udc80-\\udcff]/gu) {
+  return String(text).replace(which, c => "\\\\x" + (c.charCodeAt(0) & 255).toString(16).padStart(2, "0"));
 }'''
 
 _MAPPED = '''
@@ -572,7 +578,10 @@ function show() {
   by("shown").textContent = rows.length + " images";
   by("more").hidden = rows.length <= most;
 }
-function cell(v) { return /[",\\n\\r]/.test(v) ? '"' + v.replaceAll('"', '""') + '"' : v; }
+function cell(v) {
+  v = printed(v, /[\\udc80-\\udcff]/gu); // A byte that is no UTF-8
+  return /[",\\n\\r]/.test(v) ? '"' + v.replaceAll('"', '""') + '"' : v;
+}
 function csv() {
   const changed = new Map(data.rows.map(r => [r.place, r])), names = ["file", "label", "split", "copies"],
     lines = [names.slice(0, data.all[0].length).join(",")];
