@@ -175,7 +175,6 @@ def _readable(rows, answers, bad):
     if not any(good): raise InputError('evaluate: no image can be read')
     return rows[good], [a for a in answers if a.error is None]
 
-# %% ../nbs/23_review.ipynb #d9020b40
 def _say_trained(images, bundle):
     "Warn of images that the run of a bundle has learned from, as far as its source tells"
     seen, what = _learned(bundle_folder(bundle).absolute().parent/'config.json', images)
