@@ -85,7 +85,7 @@ class Report:
 REPORTS = dict(multiclass=Report) # Kind of answer to class of report
 
 def _names(images):
-    return [printable(i) if isinstance(i, (str, os.PathLike)) else f'image {k}'
+    return [os.fspath(i) if isinstance(i, (str, os.PathLike)) else f'image {k}'
             for k, i in enumerate(images)]
 
 def _check_report(targets, probs, vocab):
@@ -316,7 +316,8 @@ def errors(self:Report,
         probability=self.probs[order].max(1),
         of_label=self.probs[order, self.targets[order]]))
     if path is None: return table
-    write_whole(refuse_existing(path, 'file'), table.to_csv(index=False).encode())
+    text = table.to_csv(index=False).encode('utf-8', 'backslashreplace')
+    write_whole(refuse_existing(path, 'file'), text)
     return table
 
 # %% ../nbs/19_report.ipynb #fa5e5c61
@@ -472,8 +473,8 @@ def robustness(self:CNNLearner,
     for kind, s in tries:
         arrays = [np.asarray(strained(im, kind, s) if s else im) for im in images]
         logits, _ = self.answers(self.dls.test_dl(arrays))
-        right = int((logits.argmax(1).numpy() == y).sum())
-        found.append((kind, s, right/len(y), *accuracy_interval(right, len(y))))
+        r = Report(y, self.cnn.probabilities(logits), self.dls.vocab)
+        found.append((kind, s, r.accuracy, *r.interval))
     return pd.DataFrame(found, columns='kind strength accuracy low high'.split())
 
 def plot_robustness(

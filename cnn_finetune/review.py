@@ -6,8 +6,9 @@
 __all__ = ['ROOM', 'DOTS', 'TILES', 'TILE', 'evaluate', 'report_text', 'report_dict', 'write_page', 'review_page']
 
 # %% ../nbs/23_review.ipynb #771c0a14
-import base64, io, json as jsonlib, math, os, warnings
+import base64, io, json as jsonlib, math, os, re, warnings
 from html import escape
+from inspect import signature
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
@@ -57,7 +58,10 @@ def _learner(data, size, arch, run, bad, cache, valid_pct, label_delim):
 
 def _title(data): return Path(data).absolute().name or 'Images'
 
-def _as_json(value): return printable(jsonlib.dumps(value, indent=1, ensure_ascii=False))
+def _as_json(value):
+    "Readable JSON of the real names; dumps leaves some characters that a terminal obeys"
+    text = jsonlib.dumps(value, indent=1, ensure_ascii=False)
+    return re.sub('[\x7f-\x9f\ud800-\udfff]', lambda m: f'\\u{ord(m[0]):04x}', text)
 
 def _summary(found, most=5):
     lines = [repr(found).split('\n')[0]]
@@ -83,6 +87,7 @@ def evaluate(
     net = load_bundle(bundle)
     predictor = Predictor(net, mirrors=mirrors)
     rows = _judged_rows(table_from(data, label_delim=label_delim), predictor, unknown)
+    _say_trained(rows.image, bundle)
     answers = predictor(list(rows.image))
     rows, answers = _readable(rows, answers, bad)
     probs = np.array([[a.probabilities[c] for c in predictor.classes] for a in answers])
@@ -131,11 +136,13 @@ def _judged_rows(table, predictor, unknown):
     if several != (predictor.kind == 'multilabel'): raise InputError(
         f'evaluate: the network gives {"one label" if several else "several labels"} an image, the data '
         f'{"several; judge it on data with one" if several else "one; give label_delim, or one column a class"}')
-    odd = sorted(set(table.label.explode().dropna()) - set(classes))
-    if odd and unknown == 'raise': raise InputError(
-        f'class {odd[0]!r} is not among those of the network ({", ".join(classes[:20])}); '
-        "rename it, or pass unknown='skip' to judge the other classes alone")
+    odd = _unknown(table.label, classes)
     known = table.label.map(lambda l: set(classes).issuperset(l if several else [l]))
+    if odd and unknown == 'raise': raise InputError(
+        f'evaluate: the network does not know {odd}; it knows {_first(classes, 20)}; '
+        "rename the classes, or pass unknown='skip' to judge the others alone")
+    if odd: warnings.warn(f'{(~known).sum()} of {len(table)} images are left out, '
+                          f'since the network does not know {odd}')
     table = table[known].reset_index(drop=True)
     if not len(table): raise InputError('evaluate: no image has a class that the network knows')
     files = table.image.map(lambda f: os.path.abspath(f) if isinstance(f, (str, os.PathLike)) else None).dropna()
@@ -143,6 +150,16 @@ def _judged_rows(table, predictor, unknown):
     if len(twice): warnings.warn(f'{printable(twice.iloc[0])}: {len(twice)} of {len(table)} rows name a file once more, '
                                  'and it counts once more; keep one row a file')
     return table
+
+def _unknown(labels, classes):
+    "Names of other classes, each with its number of images, the largest first"
+    n = labels.explode().dropna().value_counts().sort_index()
+    n = n[~n.index.isin(classes)].sort_values(ascending=False, kind='stable')
+    return _first([f'{c!r} ({k} image{"s"*(k > 1)})' for c, k in n.items()], 5)
+
+def _first(names, most):
+    more = f', and {len(names) - most} more'*(len(names) > most)
+    return printable(', '.join(names[:most]) + more)
 
 def _targets(labels, predictor):
     several = predictor.kind == 'multilabel'
@@ -157,6 +174,34 @@ def _readable(rows, answers, bad):
     good = [a.error is None for a in answers]
     if not any(good): raise InputError('evaluate: no image can be read')
     return rows[good], [a for a in answers if a.error is None]
+
+def _say_trained(images, bundle):
+    "Warn of images that the run of a bundle has learned from, as far as its source tells"
+    seen, what = _learned(bundle_folder(bundle).absolute().parent/'config.json', images)
+    n = sum(_identity(i) in seen for i in images)
+    if n: warnings.warn(f'{n} of {len(images)} images are among those that this run {what}; '
+                        'judge it on images that it has not seen')
+
+def _learned(file, images):
+    "Images that a run has trained on, or may have, and which of the two"
+    try:
+        config = read_json(file)
+        named = config['source'].startswith(NAMED)
+        if named and all(isinstance(i, (str, os.PathLike)) for i in images): return (), ''
+        columns = [k for k in signature(table_from).parameters if k != 'group']
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore') # `fit` has said it
+            table = table_from(**{k: config[k] for k in columns if k in config})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError): return (), ''
+    own = table.split.eq('valid').any() or config.get('valid_pct') == 0
+    seen = table.image[~table.split.isin(('valid', 'test'))]
+    what = ('was trained on, so the accuracy flatters' if own else
+            'drew its training images from, so the accuracy may flatter')
+    return {*map(_identity, seen)}, what
+
+def _identity(image):
+    if isinstance(image, (str, os.PathLike)): return os.path.realpath(image)
+    return hash(np.asarray(image).tobytes())
 
 # %% ../nbs/23_review.ipynb #01df90ee
 ROOM = 2_500_000 # Bytes of thumbnails in a page
@@ -196,7 +241,7 @@ def review_page(
     data = dict(rows=rows, all=_all_files(found, learn), kinds=_counts(rows),
                 map=_map(found, report, places, rows, images or [], net))
     body = ''.join([f'<h1>{escape(printable(title))}</h1>', _figures(found, report, learn, notes),
-                    _MAP if data['map'] else '', _PARTS if rows else ''])
+                    _MAP if data['map'] else '', _parts(data) if rows else ''])
     text = jsonlib.dumps(data, ensure_ascii=True).replace('<', '\\u003c')
     script = (f'<script type="application/json" id="data">{text}</script>'
               f'<script>{_TOOLS}{_MAPPED if data["map"] else ""}{_SCRIPT if rows else ""}</script>'
@@ -243,11 +288,11 @@ def _add_thumbnails(rows, images, net, most):
         if i not in made: made[i] = _data_address(images[i], pre)
         return made[i]
     for r in rows:
-        if _is_file(images, r['place']): r['file'] = printable(os.path.abspath(images[r['place']]))
+        if _is_file(images, r['place']): r['file'] = os.path.abspath(images[r['place']])
         r['image'] = thumb(r['place']) if room > 0 else ''
         r['nearest'] = thumb(r['near']) if room > 0 else ''
         r['alt'], r['beside'] = 'nearest image', ''
-        if 0 <= r['near'] and _is_file(images, r['near']): r['beside'] = printable(os.path.abspath(images[r['near']]))
+        if 0 <= r['near'] and _is_file(images, r['near']): r['beside'] = os.path.abspath(images[r['near']])
         if r['why'] == ['error'] and net is not None and most > 0 and r['image']:
             r['nearest'], r['alt'], most = _looked_at(net, images[r['place']]), 'where it looked', most - 1
         room -= len(r['image']) + len(r['nearest'])
@@ -318,13 +363,20 @@ def _jpeg_address(im):
     return 'data:image/jpeg;base64,' + base64.b64encode(out.getvalue()).decode()
 
 def _all_files(found, learn, most=20_000):
-    "Every image with label and split, those first that the rows of the page count"
+    "Every image with label, split and number of its copies, those first that the rows of the page count"
     if learn is None or learn.dls.table is None or learn.cnn.kind != 'multiclass': return []
     t = learn.dls.table
     if found is None: t = pd.concat([t[t.split.eq(s)] for s in ('valid', 'train', 'test')])
     elif found.test is not None: t = pd.concat([t[t.split.ne('test')], t[t.split.eq('test')]])
     if len(t) > most or not all(isinstance(f, (str, os.PathLike)) for f in t.image): return []
-    return [[printable(v) for v in (os.path.abspath(f), l, s)] for f, l, s in zip(t.image, t.label, t.split)]
+    columns = map(os.path.abspath, t.image), t.label, t.split, *_copy_numbers(found)
+    return [*map(list, zip(*columns))]
+
+def _copy_numbers(found):
+    "The column `copies` of `corrections`, where copies were looked for"
+    if found is None: return []
+    alone = 0 if found.test is None else len(found.test)
+    return [[*map(int, found.table.group), *range(-1, -1 - alone, -1)]]
 
 def _counts(rows):
     kinds = dict.fromkeys(k for r in rows for k in r['why'])
@@ -336,7 +388,7 @@ def _figures(found, report, learn, notes):
     parts += [f'<p>{escape(printable(n))}</p>' for n in notes]
     if report is not None: parts += _judged(report)
     if found is not None:
-        lines = ''.join(f'<li>{escape(str(f))}</li>' for f in found.findings) or '<li>nothing found</li>'
+        lines = ''.join(f'<li>{escape(printable(f))}</li>' for f in found.findings) or '<li>nothing found</li>'
         parts += [f'<p>{escape(repr(found).splitlines()[0])}</p><ul>{lines}</ul>']
     if learn is not None and len(learn.history.rows):
         parts.append('<h2>History</h2><div class="wide">'
@@ -380,11 +432,25 @@ _PARTS = '''<h2>Images</h2>
 the label</option><option value="close">nearest image</option><option value="file">file</option></select></label>
 <label>find <input id="find" type="search"></label>
 <span id="shown" aria-live="polite"></span>
-<button id="save">Download corrected CSV</button></div>
-<p class="note">Tick <b>remove</b> to leave an image out, or choose its right label. The CSV has every image
-and is read by <code>cnn_finetune fit</code>; no file is changed. The second image of a pair is the one that is
+SAVE</div>
+<p class="note">NOTEThe second image of a pair is the one that is
 nearest to the first, or shows where the network looked.</p>
 <div id="cards"></div><button id="more">Show more</button>'''
+
+_SAVE = '<button id="save">Download corrected CSV</button>'
+
+_NOTE = '''Tick <b>remove</b> to leave an image out, or choose its right label. The CSV has every image
+and is read by <code>cnn_finetune fit</code>; no file is changed. '''
+
+_COPIES = '''With <code>--group copies --split-col none</code> it draws a split in which all copies of an image
+are on one side. '''
+
+def _parts(data):
+    "What stands around the images; of the CSV only where there is one"
+    files = data['all']
+    save, note = (_SAVE, _NOTE) if files else ('', '')
+    if files and len(files[0]) > 3: note += _COPIES
+    return _PARTS.replace('SAVE', save).replace('NOTE', note)
 
 _STYLE = '''
 :root{color-scheme:light dark;--line:#8884}body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;
@@ -408,9 +474,12 @@ const data = JSON.parse(document.getElementById("data").textContent), by = id =>
 let kind = "", most = 120;
 function make(tag, text, parent) {
   const e = document.createElement(tag);
-  if (text) e.textContent = text;
+  if (text) e.textContent = printed(text);
   if (parent) parent.append(e);
   return e;
+}
+function printed(text, which = /[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\udc80-\\udcff]/gu) {
+  return String(text).replace(which, c => "\\\\x" + (c.charCodeAt(0) & 255).toString(16).padStart(2, "0"));
 }'''
 
 _MAPPED = '''
@@ -508,21 +577,24 @@ function show() {
   by("shown").textContent = rows.length + " images";
   by("more").hidden = rows.length <= most;
 }
-function cell(v) { return /[",\\n\\r]/.test(v) ? '"' + v.replaceAll('"', '""') + '"' : v; }
+function cell(v) {
+  v = printed(v, /[\\udc80-\\udcff]/gu); // A byte that is no UTF-8
+  return /[",\\n\\r]/.test(v) ? '"' + v.replaceAll('"', '""') + '"' : v;
+}
 function csv() {
-  const changed = new Map(data.rows.map(r => [r.place, r])), lines = ["file,label,split"];
+  const changed = new Map(data.rows.map(r => [r.place, r])), names = ["file", "label", "split", "copies"],
+    lines = [names.slice(0, data.all[0].length).join(",")];
   data.all.forEach((r, i) => {
     const c = changed.get(i);
-    if (!(c && c.gone)) lines.push([r[0], c ? c.now : r[1], r[2]].map(cell).join(","));
+    if (!(c && c.gone)) lines.push([r[0], c ? c.now : r[1], ...r.slice(2)].map(cell).join(","));
   });
   return lines.join("\\n") + "\\n";
 }
-by("save").onclick = () => {
+if (data.all.length) by("save").onclick = () => {
   const a = make("a");
   a.href = URL.createObjectURL(new Blob([csv()], {type: "text/csv"}));
   a.download = "corrected.csv"; a.click(); unsaved = false;
 };
-by("save").hidden = !data.all.length;
 for (const [k, n] of [["", data.rows.length], ...data.kinds]) {
   const b = make("button", (k || "all") + " " + n, by("kinds"));
   b.dataset.kind = k; b.setAttribute("aria-pressed", k === "");

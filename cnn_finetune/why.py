@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'class_map', 'Why', 'explain', 'faithfulness']
 
 # %% ../nbs/21_why.ipynb #72db0b90
-import numpy as np, torch
+import os, numpy as np, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
@@ -30,11 +30,17 @@ def class_map(
     stage = check_one_of('stage', stage or net.names[-2], net.names[:-1])
     with evaluating(net), torch.enable_grad():
         score, maps = _score_and_maps(net, x, stage)
+        _check_finite(score)
         chosen = score.argmax(1) if target is None else torch.as_tensor(target).expand(len(x))
         total = score.gather(1, chosen.to(score.device)[:, None]).sum()
         slope, = torch.autograd.grad(total, maps)
     if method == 'grad-cam': slope = slope.mean((2, 3), keepdim=True)
     return (slope*maps).sum(1).clamp(min=0).detach()
+
+def _check_finite(score):
+    wrong = ~score.isfinite().all(1)
+    if wrong.any(): raise InputError(f'image {wrong.int().argmax()} has a score that is '
+                                     'not finite; train again with a lower rate')
 
 def _score_and_maps(net, x, stage):
     x = net.input(x)
@@ -81,13 +87,20 @@ def explain(
     method:str='grad-cam', # One of METHODS
 ) -> Why: # Shows class and probability; `.overlay()` is an image
     "As `learn.why`, for a network that was loaded from a bundle"
-    pixels = net.pre(image)
+    pixels = _pixels(net, image)
     x = pixels[None].to(next(net.parameters()).device)
     with evaluating(net), torch.no_grad(): p = net.probabilities(net(x))[0]
     c = int(p.argmax()) if label is None else net.classes.index(check_one_of('label', label, net.classes))
     heat = class_map(net, x, c, stage, method)[:, None]
     heat = F.interpolate(heat, pixels.shape[1:], mode='bilinear', align_corners=False)[0, 0].cpu()
     return Why(heat/heat.max().clamp(min=1e-9), pixels, net.classes[c], float(p[c]))
+
+def _pixels(net, image):
+    try: return net.pre(image)
+    except Exception as e:
+        if not isinstance(image, (str, os.PathLike)): raise
+        why = image_error(image, net.pre) or f'cannot be read ({e})'
+        raise InputError(f'{printable(image)}: {why}') from None
 
 # %% ../nbs/21_why.ipynb #3e4bdc01
 def faithfulness(
@@ -104,9 +117,11 @@ def faithfulness(
     rank = heat.flatten().argsort(descending=True).argsort().view(heat.shape)
     cuts = torch.linspace(0, heat.numel(), steps + 1)
     first = (rank[None] < cuts[:, None, None])[:, None]
+    def probability(x):
+        _check_finite(score := net(x))
+        return net.probabilities(score)[:, target]
     with evaluating(net), torch.no_grad():
-        gone, back = (net.probabilities(net(b))[:, target] for b in
-                      (torch.where(first, soft, x), torch.where(first, x, soft)))
+        gone, back = map(probability, (torch.where(first, soft, x), torch.where(first, x, soft)))
     return dict(deletion=_area(gone), insertion=_area(back))
 
 def _area(p): return float(((p[1:] + p[:-1])/2).mean())
