@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PART', 'BF16_FROM', 'PROFILE_VARIABLE', 'PROFILE_FORMAT', 'InputError', 'check_whole', 'check_number', 'check_one_of',
-           'check_path', 'printable', 'raw_text', 'write_whole', 'sync_folder', 'is_part', 'remove_parts',
+           'check_path', 'counted', 'printable', 'raw_text', 'write_whole', 'sync_folder', 'is_part', 'remove_parts',
            'check_writable', 'new_folder', 'refuse_existing', 'read_regular', 'check_ours', 'write_json', 'read_json',
            'threads', 'cores', 'one_thread', 'on_cores', 'bf16_unit', 'precision_rule', 'profile_path', 'machine_facts',
            'write_profile', 'read_profile']
@@ -68,6 +68,14 @@ def check_path(
         path = value if isinstance(value, Path) else Path(value)
         return path.expanduser() if path.parts[:1] == ('~',) else path
     raise InputError(f'{name}: {type(value).__name__} {value!r}; give a path')
+
+# %% ../nbs/00_core.ipynb #a02c9766
+def counted(
+    n:int, # How many
+    noun:str, # Of what, in the singular
+) -> str: # Such as 3 classes
+    "A number with its noun"
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 # %% ../nbs/00_core.ipynb #251376fc
 _UNPRINTABLE = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]|\\(?=x[0-9a-f]{2})')

@@ -83,13 +83,11 @@ class _Ridge:
 
 def _blocks(rows, n=2048): return np.split(rows, range(n, len(rows), n))
 
-def _counted(n, noun): return f"{n} {noun}{'' if n == 1 else 'es'*noun.endswith('s') or 's'}"
-
 def _checked(x, y):
     x, y = np.asarray(x), np.asarray(y)
     if not np.issubdtype(x.dtype, np.floating): x = x.astype(np.float64)
     if len(x) != len(y): raise InputError(f'x, y: {len(x)} features, {len(y)} classes; give one each')
-    if len(x) < 3: raise InputError(f"x: {_counted(len(x), 'image')}; give 3 or more")
+    if len(x) < 3: raise InputError(f"x: {counted(len(x), 'image')}; give 3 or more")
     wrong = ~np.isfinite(x).all(1)
     if wrong.any(): raise InputError(
         f'x: the features of image {wrong.argmax()} are not finite; check it and the network')
@@ -729,7 +727,7 @@ class Finding:
     def severity(self): return SEVERE.get(self.kind, 'low')
     def __str__(self):
         more = f'; {self.note}' if self.note else ''
-        return f"{self.kind}: {_counted(len(self.rows), 'image')}, {KINDS[self.kind]}{more}"
+        return f"{self.kind}: {counted(len(self.rows), 'image')}, {KINDS[self.kind]}{more}"
 
 @dataclass(frozen=True)
 class Inspection:
@@ -748,7 +746,7 @@ class Inspection:
     groups:int = None # How many there are of the table and of copies; an image alone is one
     def __repr__(self):
         what = 'right answers yes or no' if 'missing' in self.table else 'accuracy'
-        lines = [f"{_counted(len(self.table), 'image')}, {_counted(len(self.classes), 'class')}; "
+        lines = [f"{counted(len(self.table), 'image')}, {counted(len(self.classes), 'class')}; "
                  f'{what} of a linear head, left out: {self.accuracy:.1%}']
         for f in () if self.forecast is None else self.forecast.iloc[:1].itertuples():
             lines[0] += (f'; with {f.images:.0f} images{self._in_groups(f.images)} {f.accuracy:.1%} '
@@ -758,7 +756,7 @@ class Inspection:
     def _in_groups(self, n):
         "Says that a forecast is of images with copies as now"
         if self.groups in (None, len(self.table)): return ''
-        return f" in {_counted(round(n*self.groups/len(self.table)), 'group')}"
+        return f" in {counted(round(n*self.groups/len(self.table)), 'group')}"
 
 # %% ../nbs/20_inspect.ipynb #227a5d17
 VOTERS = 20 # Neighbours that judge a label
@@ -770,7 +768,7 @@ def inspect(self:CNNLearner,
 ) -> Inspection: # Its `table` has a row an image, its `findings` what is wrong
     "Find wrong labels, copies, leaks and odd images by the features of one pass"
     rows = _rows(self.dls, test)
-    if len(rows) < 3: raise InputError(f"inspect: {_counted(len(rows), 'image')}; give 3 or more")
+    if len(rows) < 3: raise InputError(f"inspect: {counted(len(rows), 'image')}; give 3 or more")
     x = _plain_features(self, rows)
     near, cosine = nearest_images(x, max(k, VOTERS))
     thumbs, whole = _thumbs(rows.image, self.dls.pre, self.dls.cache, 'crop', 'squish')

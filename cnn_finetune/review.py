@@ -155,7 +155,7 @@ def _unknown(labels, classes):
     "Names of other classes, each with its number of images, the largest first"
     n = labels.explode().dropna().value_counts().sort_index()
     n = n[~n.index.isin(classes)].sort_values(ascending=False, kind='stable')
-    return _first([f'{c!r} ({k} image{"s"*(k > 1)})' for c, k in n.items()], 5)
+    return _first([f'{c!r} ({counted(k, "image")})' for c, k in n.items()], 5)
 
 def _first(names, most):
     more = f', and {len(names) - most} more'*(len(names) > most)
