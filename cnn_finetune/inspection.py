@@ -28,6 +28,7 @@ from .features import *
 from .frozen import *
 from .images import *
 from .learner import *
+from .report import _html_image, _html_table, _html_text
 from .solve import *
 
 # %% ../nbs/20_inspect.ipynb #72b1dafb
@@ -757,6 +758,29 @@ class Inspection:
         "Says that a forecast is of images with copies as now"
         if self.groups in (None, len(self.table)): return ''
         return f" in {counted(round(n*self.groups/len(self.table)), 'group')}"
+
+# %% ../nbs/20_inspect.ipynb #6cb2998c
+@patch
+def _repr_html_(self:Inspection
+) -> str: # The first line of `print`, and a row for each finding
+    "What a notebook shows"
+    line = f'<p>{_html_text(repr(self).splitlines()[0])}</p>'
+    if not self.findings: return line + '<p>nothing found</p>'
+    rows = [(f.kind, f.severity, len(f.rows), _left(_meaning(f)) + _left(_first_images(self, f)))
+            for f in self.findings]
+    columns = ['kind', 'severity', 'images', _left('meaning')]
+    return line + _html_table(pd.DataFrame(rows, columns=columns), index=False)
+
+# %% ../nbs/20_inspect.ipynb #7b308390
+def _left(html): return f'<div style="text-align:left">{html}</div>'
+
+def _meaning(f): return _html_text('; '.join(filter(None, (KINDS[f.kind], f.note))))
+
+def _first_images(found, f, most=5):
+    "Thumbnails of a finding"
+    if found.thumbs is None: return ''
+    grey, first = Preprocess(mode='L'), list(zip(f.rows, f.images))[:most]
+    return ' '.join(_html_image(found.thumbs[i].numpy(), name, grey) for i, name in first)
 
 # %% ../nbs/20_inspect.ipynb #227a5d17
 VOTERS = 20 # Neighbours that judge a label

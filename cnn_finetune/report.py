@@ -8,8 +8,9 @@ __all__ = ['REPORTS', 'STRAINS', 'accuracy_interval', 'class_table', 'Report', '
            'compare_reports']
 
 # %% ../nbs/19_report.ipynb #74a94567
-import io, math, os
+import base64, io, math, os
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd
 import torch
@@ -24,6 +25,7 @@ from .core import *
 from .data import *
 from .features import *
 from .frozen import *
+from .images import *
 from .learner import *
 from .network import *
 from .solve import *
@@ -72,7 +74,8 @@ class Report:
         self.targets, self.probs = np.asarray(targets), np.asarray(probs)
         self.vocab, self.n = list(vocab), len(self.targets)
         _check_report(self.targets, self.probs, self.vocab)
-        self.images = _names(range(self.n) if images is None else images)
+        self.sources = list(range(self.n) if images is None else images)
+        self.images = _names(self.sources)
         self.predicted = self.probs.argmax(1)
         self.correct = int((self.predicted == self.targets).sum())
         self.interval = accuracy_interval(self.correct, self.n)
@@ -320,6 +323,63 @@ def errors(self:Report,
     write_whole(refuse_existing(path, 'file'), text)
     return table
 
+# %% ../nbs/19_report.ipynb #66d64211
+@patch
+def _repr_html_(self:Report
+) -> str: # The line of `print`, the classes, and the costliest errors
+    "What a notebook shows"
+    return _report_html(self)
+
+# %% ../nbs/19_report.ipynb #8648a845
+def _report_html(report):
+    return f'<p>{_html_text(report)}</p>' + _class_html(report) + _error_html(report)
+
+def _class_html(report, most=60):
+    "The table of the classes; of many the first and the last"
+    table = report.table().rename(index=_html_text)
+    if 'taken_for' in table: table['taken_for'] = table.taken_for.map(_html_text)
+    return _html_table(table, max_rows=most)
+
+def _error_html(report, most=5):
+    "The costliest errors whose images can be read"
+    given, found = dict(zip(report.images, report.sources)), []
+    for r in report.errors().head(most).itertuples():
+        image = _html_image(given[r.image], r.image)
+        words = ' → '.join(_html_text(v or 'none') for v in (r.label, r.predicted))
+        if image: found.append(f'<figure style="{_BESIDE}">{image}'
+                               f'<figcaption>{words}</figcaption></figure>')
+    return '<p>Costliest errors, label → prediction:</p>'*bool(found) + ''.join(found)
+
+_BESIDE = ('display:inline-block;width:6em;margin:0 .5em .5em 0;vertical-align:top;'
+           'overflow-wrap:anywhere')
+
+def _html_text(text): return escape(printable(text))
+
+def _html_table(table, **kwargs):
+    "A table of HTML that scrolls where the screen is narrow"
+    given = dict(border=0, escape=False, float_format='{:.3f}'.format)
+    with pd.option_context('display.max_colwidth', None):
+        text = table.to_html(**given, **kwargs)
+    return f'<div style="overflow-x:auto">{text}</div>'
+
+def _html_image(image, name, pre=Preprocess(), side=64):
+    "A small image with the name of its file; nothing where it cannot be read"
+    name = _html_text(os.path.basename(name))
+    address = _data_address(image, pre, side)
+    return address and f'<img src="{address}" alt="{name}" title="{name}">'
+
+def _data_address(image, pre=Preprocess(), side=96):
+    try: im = pre.open(image)
+    except Exception: return '' # It may have vanished since the pass
+    im = im.convert('L' if im.mode == 'L' else 'RGB')
+    im.thumbnail((side, side))
+    return _jpeg_address(im)
+
+def _jpeg_address(im):
+    out = io.BytesIO()
+    im.save(out, 'JPEG', quality=70, optimize=True)
+    return 'data:image/jpeg;base64,' + base64.b64encode(out.getvalue()).decode()
+
 # %% ../nbs/19_report.ipynb #fa5e5c61
 @dataclass(frozen=True)
 class Calibration:
@@ -378,7 +438,7 @@ def tempered(self:Report,
     "The report of a network with this temperature"
     check_number('temperature', temperature, 0)
     probs = softmax(np.log(self.probs.clip(1e-30))/temperature, 1)
-    return Report(self.targets, probs, self.vocab, self.images)
+    return Report(self.targets, probs, self.vocab, self.sources)
 
 @patch
 def set_temperature(self:CNNLearner,
@@ -524,7 +584,8 @@ class MultiReport:
         self.targets, self.probs = np.asarray(targets).astype(int), np.asarray(probs)
         self.vocab, self.n = list(vocab), len(self.targets)
         _check_report(self.targets, self.probs, self.vocab)
-        self.images = _names(range(self.n) if images is None else images)
+        self.sources = list(range(self.n) if images is None else images)
+        self.images = _names(self.sources)
         self.thresholds = [.5]*len(vocab) if thresholds is None else [*thresholds]
         self.predicted = (self.probs >= self.thresholds).astype(int)
         self.correct = int((self.predicted == self.targets).all(1).sum())
@@ -570,6 +631,9 @@ def errors(self:MultiReport
     def named(y): return [words(row) for row in y[order]]
     return pd.DataFrame(dict(image=[self.images[i] for i in order], label=named(self.targets),
         predicted=named(self.predicted), probability=p[order], of_label=q[order]))
+
+@patch
+def _repr_html_(self:MultiReport): return _report_html(self)
 
 REPORTS['multilabel'] = MultiReport
 

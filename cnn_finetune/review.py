@@ -6,7 +6,7 @@
 __all__ = ['ROOM', 'DOTS', 'TILES', 'TILE', 'evaluate', 'report_text', 'report_dict', 'write_page', 'review_page']
 
 # %% ../nbs/23_review.ipynb #771c0a14
-import base64, io, json as jsonlib, math, os, re, warnings
+import json as jsonlib, math, os, re, warnings
 from html import escape
 from inspect import signature
 from pathlib import Path
@@ -21,6 +21,7 @@ from .inspection import *
 from .learner import *
 from .network import *
 from .report import *
+from .report import _class_html, _data_address, _jpeg_address
 from .why import *
 
 # %% ../nbs/23_review.ipynb #a86ce960
@@ -351,17 +352,6 @@ def _is_file(images, i): return i < len(images) and isinstance(images[i], (str, 
 
 def _looked_at(net, image): return _data_address(explain(net, image).overlay(), net.pre)
 
-def _data_address(image, pre, side=96):
-    try: im = pre.open(image).convert('RGB')
-    except Exception: return '' # It may have vanished since the pass
-    im.thumbnail((side, side))
-    return _jpeg_address(im)
-
-def _jpeg_address(im):
-    out = io.BytesIO()
-    im.save(out, 'JPEG', quality=70)
-    return 'data:image/jpeg;base64,' + base64.b64encode(out.getvalue()).decode()
-
 def _all_files(found, learn, most=20_000):
     "Every image with label, split and number of its copies, those first that the rows of the page count"
     if learn is None or learn.dls.table is None or learn.cnn.kind != 'multiclass': return []
@@ -396,10 +386,9 @@ def _figures(found, report, learn, notes):
     return ''.join(parts)
 
 def _judged(report):
-    parts, table = [], report.table().round(3)
+    parts = []
     if isinstance(report, Report): parts += [f'<p>{escape(str(report.calibration()))}</p>', _matrix(report)]
-    table = table.set_axis(map(printable, table.index)).to_html(border=0)
-    return parts + ['<h2>Classes</h2><div class="wide">' + table + '</div>']
+    return parts + ['<h2>Classes</h2>' + _class_html(report, most=None)]
 
 def _matrix(report, most=20):
     m = report.confusion()
