@@ -890,11 +890,14 @@ def _image_table(rows, labels, near, cosine, groups, facts):
         nearest=[names[i] for i in near[:, 0]], cosine=cosine[:, 0], group=groups).join(facts).join(odd)
 
 # %% ../nbs/20_inspect.ipynb #4517f95f
+def _one_file(first, second): return os.path.abspath(first) == os.path.abspath(second)
+
 def _rows_by_kind(table, pairs):
     "Rows of every kind of flaw"
     split, label = table.split.to_numpy(), table.label.to_numpy()
     a, b = pairs.a.to_numpy(), pairs.b.to_numpy()
     copy, across = (pairs.kind == 'copy').to_numpy(), split[a] != split[b]
+    again = np.array([_one_file(*f) for f in zip(table.image[a], table.image[b])], bool)
     differ = copy & (label[a] != label[b])
     later = pd.Series(dict(train=0, valid=1, test=2))
     valid = np.where(later[split[a]].to_numpy() > later[split[b]].to_numpy(), a, b)
@@ -903,7 +906,8 @@ def _rows_by_kind(table, pairs):
     missing = table.index[table.missing & ~table.blank] if several else []
     found = dict(leak=valid[copy & across], conflict=np.r_[a[differ], b[differ]],
                  label=by_doubt.index[:0] if several else by_doubt.index,
-                 unlikely=by_doubt.index if several else [], missing=missing, copy=b[copy & ~across], scene=b[~copy])
+                 unlikely=by_doubt.index if several else [], missing=missing, copy=b[copy & ~across & ~again],
+                 scene=b[~copy])
     return found | {k: np.flatnonzero(table[k]) for k in (*ODD, 'outlier')}
 
 def _findings(table, pairs, notes):

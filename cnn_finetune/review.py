@@ -18,6 +18,7 @@ from .core import *
 from .data import *
 from .images import *
 from .inspection import *
+from .inspection import _one_file
 from .learner import *
 from .network import *
 from .report import *
@@ -255,12 +256,13 @@ def _page_rows(found, report):
     "Images that are in a finding, then those that are answered wrong"
     rows = []
     if found is not None:
-        order, other = dict.fromkeys(i for f in found.findings for i in f.rows), _other_copies(found)
-        for i in order:
+        other = _other_copies(found)
+        for i in dict.fromkeys(i for f in found.findings for i in f.rows):
             r = found.table.iloc[i]
             rows.append(dict(file=r.image, label=_joined_label(r.label), split=r.split,
                 guess=_joined_label(r.predicted), place=int(i),
-                p=round(float(r.probability), 4), why=r['why'].split(), near=int(other.get(i, found.near[i, 0])),
+                p=round(float(r.probability), 4), why=r['why'].split(),
+                near=int(other[i] if i in other else _nearest_file(found, i)),
                 close=round(float(r.cosine), 3)))
     elif report is not None:
         place = {f: i for i, f in enumerate(report.images)}
@@ -271,11 +273,17 @@ def _page_rows(found, report):
 
 def _other_copies(found):
     "The image that each copy is a copy of, one on the other side of the split first"
-    split, other = found.table.split.to_numpy(), {}
+    split, files, other = found.table.split.to_numpy(), found.table.image, {}
     for a, b in found.pairs[found.pairs.kind.eq('copy')][['a', 'b']].to_numpy():
+        if split[a] == split[b] and _one_file(files[a], files[b]): continue
         for i, j in ((a, b), (b, a)):
             if i not in other or split[i] != split[j]: other[i] = j
     return other
+
+def _nearest_file(found, i):
+    "The nearest row of another file; the nearest row where there is none"
+    files = found.table.image
+    return next((j for j in found.near[i] if not _one_file(files[i], files[j])), found.near[i, 0])
 
 def _sources(learn, found, images):
     if found is None: return learn.dls.valid_ds.items if images is None else images
