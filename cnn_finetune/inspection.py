@@ -7,7 +7,7 @@ __all__ = ['DOUBT', 'SYSTEMATIC', 'THUMB', 'LEVELS', 'MATCHES', 'AT_ONCE', 'COPY
            'SEPARATOR', 'loo_scores', 'label_table', 'left_out_probabilities', 'second_look', 'confusions',
            'answer_table', 'answer_probabilities', 'nearest_images', 'signed_root', 'curved', 'with_votes',
            'thumbnails', 'local_features', 'compare_pairs', 'find_copies', 'likely_copies', 'find_leaks', 'copy_groups',
-           'image_facts', 'odd_kinds', 'outliers', 'image_map', 'strangeness', 'learning_curve', 'class_curves',
+           'image_facts', 'odd_kinds', 'strangeness', 'outliers', 'image_map', 'learning_curve', 'class_curves',
            'forecast', 'Finding', 'Inspection']
 
 # %% ../nbs/20_inspect.ipynb #83d5458b
@@ -510,13 +510,24 @@ def odd_kinds(
     return pd.DataFrame({kind: facts.eval(rule) for kind, rule in ODD.items()})
 
 # %% ../nbs/20_inspect.ipynb #4c4fbccd
+def strangeness(
+    train:np.ndarray, # Features of the training images (n, d)
+    x:np.ndarray=None, # Features of other images (m, d); default those of training, each without itself
+    k:int=10, # Which neighbour counts
+) -> np.ndarray: # (m,), in [0, 2]
+    "Distance to the k-th nearest training image"
+    def directions(f): return _directions(signed_root(f), np.zeros(f.shape[1]))
+    to, own = directions(train), x is None
+    given = to if own else directions(x)
+    return 1 - _nearest(given, to, min(k, len(to) - own), others=own)[1][:, -1]
+
+# %% ../nbs/20_inspect.ipynb #9fa19306
 def outliers(
-    cosine:np.ndarray, # Of the neighbours (n, k), from `nearest_images`
+    distance:np.ndarray, # Of each image (n,), from `strangeness`
 ) -> np.ndarray: # (n,) bool
-    "Images whose last neighbour is far away, by Tukey's fence"
-    last = cosine[:, -1]
-    low, high = np.quantile(last, [.25, .75])
-    return last < low - 2*(high - low)
+    "Images that are far from all others, by Tukey's fence"
+    low, high = np.quantile(distance, [.25, .75])
+    return distance > high + 2*(high - low)
 
 # %% ../nbs/20_inspect.ipynb #dffdc76a
 def _plain_features(learn, rows):
@@ -553,15 +564,6 @@ def image_map(
     return (places*places.gather(0, places.abs().argmax(0)[None]).sign()).numpy()
 
 # %% ../nbs/20_inspect.ipynb #987098bd
-def strangeness(
-    train:np.ndarray, # Features of the training images (n, d)
-    x:np.ndarray, # Features of other images (m, d)
-    k:int=10, # Which neighbour counts
-) -> np.ndarray: # (m,), in [0, 2]
-    "Distance to the k-th nearest training image"
-    mean = np.zeros(train.shape[1])
-    return 1 - _nearest(_directions(x, mean), _directions(train, mean), min(k, len(train)))[1][:, -1]
-
 @patch
 def none_of_these(self:CNNLearner,
     images, # Files, PIL images or uint8 arrays
@@ -577,8 +579,7 @@ def none_of_these(self:CNNLearner,
     rows = [dls.table[dls.table.split.eq(s)] for s in ('train', 'valid')]
     given = pd.DataFrame(dict(image=pd.Series(images, dtype=object)))
     train, valid, x = (_plain_features(self, r) for r in (*rows, given))
-    limit = np.quantile(strangeness(train, valid, k), keep)
-    distance = strangeness(train, x, k)
+    limit, distance = np.quantile(strangeness(train, valid, k), keep), strangeness(train, x, k)
     return pd.DataFrame(dict(image=[_name(im, i) for i, im in enumerate(images)], distance=distance,
                              strange=distance > limit))
 
@@ -800,7 +801,7 @@ def inspect(self:CNNLearner,
     groups, facts = copy_groups(pairs, len(x)), image_facts(thumbs)
     judge = _judged_one if self.dls.targets.kind == 'multiclass' else _judged_several
     labels, known, notes = judge(self.dls, rows, signed_root(x), (near, cosine), _joined(groups, rows.get('group')))
-    table = _image_table(rows, labels, near[:, :k], cosine[:, :k], groups, facts)
+    table = _image_table(rows, labels, near[:, :k], cosine[:, :k], groups, facts, outliers(strangeness(x)))
     return Inspection(table, _findings(table, pairs, notes(table, pairs)), pairs, near[:, :k],
         classes=self.dls.vocab, thumbs=thumbs, test=None if test else _test_rows(self.dls),
         places=image_map(x), **known)
@@ -880,11 +881,11 @@ def _aspect(image):
         except Exception: return 1. # Formats that Pillow opens only with help, such as HEIC
     return max(h, w)/min(h, w)
 
-def _image_table(rows, labels, near, cosine, groups, facts):
+def _image_table(rows, labels, near, cosine, groups, facts, outlier):
     facts = facts.assign(aspect=[_aspect(i) for i in rows.image])
     odd = odd_kinds(facts)
     odd &= odd.groupby([str(l) for l in rows.label]).transform('mean') < .3 # Else the class looks like that
-    odd['outlier'] = outliers(cosine)
+    odd['outlier'] = outlier & ~odd.blank
     names = [_name(image, i) for i, image in enumerate(rows.image)]
     return pd.DataFrame(dict(image=names, label=list(rows.label), split=list(rows.split))).join(labels).assign(
         nearest=[names[i] for i in near[:, 0]], cosine=cosine[:, 0], group=groups).join(facts).join(odd)
