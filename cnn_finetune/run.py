@@ -382,12 +382,19 @@ def _finish(folder, learn, plan):
     (folder/FOUND).unlink(missing_ok=True)
     (folder/CHECKPOINT).unlink()
     sync_folder(folder)
-    said = [f'the phase {r["phase"]!r} is undone: it ended below its start, whose weights are kept'
-            for r in learn.history.rows if r.get('undone') is True]
+    said = _changed_phases(learn.history.rows)
     if report: said.append(f'validation {report}\n\n{report.table().round(3)}')
     said += [*notes, f'written to {folder}; look at {folder/PAGE}']
     print(printable('\n' + '\n\n'.join(said)))
     return learn
+
+def _changed_phases(rows):
+    "The phases that were carried out otherwise than planned, in words"
+    whole = {r['phase']: r['views'] for r in rows if 'views' in r}
+    said = [f'the phase {name!r} was trained on whole images: of random views the network recognises '
+            f'{share:.0%} of what it recognises of whole images' for name, share in whole.items()]
+    return said + [f'the phase {r["phase"]!r} is undone: it ended below its start, whose weights are kept'
+                   for r in rows if r.get('undone') is True]
 
 def _write_bundle(folder, learn):
     "The results, unless a run that was cut off has written them; these are checked"
