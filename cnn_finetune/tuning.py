@@ -108,13 +108,13 @@ class Viewing(PhaseCallback):
     order = 85 # After the history has its row, before the checkpoint
     share = None # Of the images that are recognised, those whose views are; None if views are kept
     def enter(self):
-        data = self.learn.dls
-        judged = isinstance(data, ImageData) and len(data.valid_ds) and self.learn.cnn.kind == 'multiclass'
-        named = judged and data.augment.names # Asked for by name
-        if named or not judged or not data.train.random_views: return
+        if not self._asked(self.learn.dls): return
         whole, views = (_recognised(self.learn, v) for v in (False, True))
         most = wilson_interval(views.mean().item(), len(views))[1]
         if most < SHOWN*whole.mean(): self._whole(float(views.mean()/whole.mean()))
+    def _asked(self, data): # Changes that were asked for by name are not judged
+        return (isinstance(data, ImageData) and data.train.random_views and not data.augment.names
+                and len(data.valid_ds) and self.learn.cnn.kind == 'multiclass')
     def _whole(self, share): self.share, self.learn.dls.train.random_views = share, False
     def after_epoch(self):
         if self.share is not None: self.history.rows[-1]['views'] = round(self.share, 3)
