@@ -530,15 +530,17 @@ def outliers(
     return distance > high + 2*(high - low)
 
 # %% ../nbs/20_inspect.ipynb #dffdc76a
-def _plain_features(learn, rows):
-    "Features of the rows of a table, as the head gets them, without mirror images"
-    net, dls = learn.cnn, learn.dls
+def _plain_features(learn, rows, mirrors=False):
+    "Features of the rows of a table, as the head gets them, or their mean with those of the mirror images"
+    net, dls, flips = learn.cnn, learn.dls, (False, True)[:1 + mirrors]
     function = FrozenFunction(net.below('head'), probe_images(net), rule_precision(net))
     data = ImageSet(rows, dls.pre, cache=dls.cache)
-    kept = dls.cache is not None and data.digests is not None
-    x = (kept_features(function, dls, data) if kept else
-         torch.cat([function(b.as_subclass(torch.Tensor)) for b, in dls.valid.new(data)]))
-    return x.float().cpu().numpy()
+    if dls.cache is not None and data.digests is not None:
+        x = kept_features(function, dls, data, mirrors).unflatten(0, (len(flips), -1))
+    else:
+        batches = (b.as_subclass(torch.Tensor) for b, in dls.valid.new(data))
+        x = torch.cat([torch.stack([function(b.flip(-1) if m else b) for m in flips]) for b in batches], 1)
+    return x.float().mean(0).cpu().numpy()
 
 def _name(image, i): return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
@@ -790,11 +792,12 @@ VOTERS = 20 # Neighbours that judge a label
 def inspect(self:CNNLearner,
     k:int=5, # Neighbours of each image
     test:bool=False, # The test images too, as if they were for validation
+    mirrors:bool=False, # Judge each image together with its mirror image; twice the pass
 ) -> Inspection: # Its `table` has a row an image, its `findings` what is wrong
     "Find wrong labels, copies, leaks and odd images by the features of one pass"
     rows = _rows(self.dls, test)
     if len(rows) < 3: raise InputError(f"inspect: {counted(len(rows), 'image')}; give 3 or more")
-    x = _plain_features(self, rows)
+    x = _plain_features(self, rows, mirrors)
     near, cosine = nearest_images(x, max(k, VOTERS))
     thumbs, whole = _thumbs(rows.image, self.dls.pre, self.dls.cache, 'crop', 'squish')
     pairs = find_copies(thumbs, near[:, :3], rows.get('digest'), whole)

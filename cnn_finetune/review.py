@@ -35,6 +35,7 @@ def inspect(
     cache:str|Path=None, # Folder for decoded images and features; None keeps none
     valid_pct:float=.2, # Share validated on, where the data have no split of their own; 0 for none
     test:bool=False, # Inspect the test images too
+    mirrors:bool=False, # Judge each image together with its mirror image; twice the pass
     label_delim:str=None, # Table: what stands between several labels of an image, such as ' '
     csv:str|Path=None, # Write the corrections to this new file
     page:str|Path=None, # Write this new HTML file to look at
@@ -43,7 +44,7 @@ def inspect(
     "Find wrong labels, copies, leaks and odd images; nothing is trained or changed"
     for path in (csv, page): path is None or refuse_existing(path, 'file')
     learn = _learner(data, size, arch, run, bad, cache, valid_pct, label_delim)
-    found = learn.inspect(test=test)
+    found = learn.inspect(test=test, mirrors=mirrors)
     if csv is not None: found.corrections(csv)
     if page is not None: write_page(page, found, learn=learn, title=_title(data))
     print(_as_json(found.to_dict()) if json else _summary(found))
