@@ -176,8 +176,9 @@ def user_message(
     package = DEMO_PACKAGES.get(getattr(e, 'name', None))
     if package: return f'the package {package} is missing; run: pip install {package}'
     ours = isinstance(e, (OSError, argparse.ArgumentError)) or type(e).__name__ == 'InputError'
-    text = str(e).replace('\n', ' ')
-    return shell_words(text) if ours else None
+    named = isinstance(e, OSError) and e.filename and e.strerror
+    text = f'{e.filename}: {e.strerror}' if named else str(e)
+    return shell_words(text.replace('\n', ' ')) if ours else None
 
 def shell_words(
     text:str, # A message that names arguments as Python does

@@ -714,7 +714,7 @@ def _described(path, columns):
     if not path.is_dir(): return None
     names = [f'metadata{e}' for e in ('.csv', *_READERS)]
     found = [(d, d/n) for d in (path, *_subfolders(path)) for n in names
-        if (d/n).is_file()]
+        if os.path.isfile(d/n)] # False where the folder is shut
     if not found: return None
     label_col = columns['label_col']
     frames = [_read_table(f, columns['file_col'], d, columns['suffix'])[0] for d, f in found]
