@@ -163,7 +163,7 @@ def _without_leaks(table):
             there = set(table[key][side.eq(upper)]) - {''}
             drop |= (side.isin(lower) & table[key].isin(there)).to_numpy()
     if drop.any(): warnings.warn(
-        f'left out, because another side of the split has them: {drop.sum()} images')
+        f'{counted(drop.sum(), "image")} left out, because another side of the split has the same')
     return table[~drop].reset_index(drop=True)
 
 # %% ../nbs/07_audit.ipynb #d146ebfd
@@ -186,7 +186,7 @@ def _with_bits(good, pre):
     if not len(deep) or pre.bits is not None: return pre, found
     bits = _deep_range(deep[deep.side.eq('train')] if deep.side.eq('train').any() else deep)
     if bits is None: return pre, found
-    found.append(('note', 'range', deep.file.iloc[0], f'{len(deep)} images with deep values from '
+    found.append(('note', 'range', deep.file.iloc[0], f'{counted(len(deep), "image")} with deep values from '
         f'{deep.low.min():g} to {deep.high.max():g}, read as bits=({bits[0]:g}, {bits[1]:g})',
         'pass bits if another range is meant'))
     return replace(pre, bits=bits), found
@@ -339,7 +339,7 @@ def audit(
     "Read every image and say what is wrong, how bad it is, and what to do"
     pre = Preprocess(size, fit=fit, crop=crop, max_pixels=max_pixels)
     asked = (_write_csv, csv), (_write_json, json)
-    outs = {write: refuse_existing(f, 'file') for write, f in asked if f is not None}
+    outs = {write: check_writable(refuse_existing(f, 'file')) for write, f in asked if f is not None}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         table = table_from(source, file_col, label_col, folder, suffix,

@@ -163,8 +163,8 @@ def _same_tensors(file, weights, expected):
     def kind(t): return t.dtype, t.shape
     odd = [k for k in {*weights, *expected} if k not in weights or k not in expected
            or kind(weights[k]) != kind(expected[k])]
-    if odd: raise InputError(f'{printable(file)}: not the weights of this network: '
-                             f'{len(odd)} tensors differ, such as {min(odd)[:100]!r}')
+    if odd: raise InputError(f'{printable(file)}: not the weights of this network, in '
+                             f'{counted(len(odd), "tensor")}, such as {min(odd)[:100]!r}')
 
 # %% ../nbs/22_bundle.ipynb #8faaedb0
 def bundle_folder(
@@ -196,7 +196,7 @@ def _network(about):
         f"serving: no stage is called {about['serving']['cut']!r}")
     wrong = about['serving'].get('thresholds', about['classes'])
     if len(wrong) != len(about['classes']): raise InputError(
-        f"serving: {len(wrong)} thresholds for {len(about['classes'])} classes")
+        f"serving: {counted(len(wrong), 'threshold')} for {counted(len(about['classes']), 'class')}")
     net.serving = dict(about['serving'])
     return net
 
@@ -207,8 +207,9 @@ _SUMS = re.compile(f"{''.join(map(_line, FILES))}(?:{_line(FEATURE_SUMS)})?".enc
 
 def _sums(folder):
     try: found = _SUMS.fullmatch(read_regular(folder/SUMS, 1000))
-    except FileNotFoundError: raise InputError(
-        f'{printable(folder)}: no {SUMS} in it; give a folder that save_bundle wrote') from None
+    except FileNotFoundError:
+        lacks = f'no {SUMS} in it' if folder.exists() else 'no such folder'
+        raise InputError(f'{printable(folder)}: {lacks}; give a bundle, or a run that is finished') from None
     except OSError as e: raise _unreadable(folder/SUMS, e) from None
     if found: return {f: d.decode() for f, d in zip((*FILES, FEATURE_SUMS), found.groups()) if d}
     raise InputError(f'{printable(folder/SUMS)}: damaged; copy the bundle again')

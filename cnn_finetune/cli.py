@@ -7,7 +7,7 @@ __all__ = ['COMMANDS', 'TYPES', 'POSITIONAL', 'CONFIG', 'DEMO_PACKAGES', 'descri
            'add_option', 'OneLineParser', 'make_parser', 'run_command', 'user_message', 'shell_words', 'main']
 
 # %% ../nbs/25_cli.ipynb #f7cd2d47
-import argparse, json, re, shlex, signal, sys, threading, warnings
+import argparse, difflib, json, re, shlex, signal, sys, threading, warnings
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -64,8 +64,19 @@ def _size(s): return tuple(int(n) for n in s.split('x')) if 'x' in s else int(s)
 
 def _or_json(plain): return lambda s: json.loads(s) if s[:1] in '{[' else plain(s)
 
-TYPES = {'int': int, 'float': float, 'str|int': _number_or_text, 'int|tuple': _size,
-         'float|dict': _or_json(float), 'str|dict': _or_json(str), 'dict': json.loads, 'list': json.loads}
+def _read_as(convert, what):
+    "A reader of a word that says what to give instead of one that it cannot read"
+    def read(s):
+        try: return convert(s)
+        except ValueError: raise argparse.ArgumentTypeError(f'{s!r}; give {what}') from None
+    return read
+
+_DICT = 'names and values, such as \'{"head": 0.001}\''
+TYPES = {'int': _read_as(int, 'a whole number'), 'float': _read_as(float, 'a number'),
+         'str|int': _number_or_text, 'int|tuple': _read_as(_size, 'a number, or two, such as 96x128'),
+         'float|dict': _read_as(_or_json(float), f'a number, or {_DICT}'),
+         'str|dict': _read_as(_or_json(str), f'a word, or {_DICT}'),
+         'dict': _read_as(json.loads, _DICT), 'list': _read_as(json.loads, "a list, such as '[0, 255]'")}
 POSITIONAL = dict(source=None, bundle=None, data=None, images='+', into=None)
 
 def add_option(
@@ -94,6 +105,18 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self,
         message, # What was wrong
     ): self.exit(2, f'{self.prog}: error: {message}; {self.prog} --help lists the options\n')
+    def parse_known_args(self,
+        args=None, # Words; default those of the process
+        namespace=None, # What is known so far
+    ): # The namespace, and a list of words that is empty
+        "Every word must be known to this command"
+        found, odd = super().parse_known_args(args, namespace)
+        if odd: self.error(f'unrecognized arguments: {" ".join(odd)}{self._nearest(odd[0])}')
+        return found, odd
+    def _nearest(self, word):
+        known = {o.strip('-'): o for o in re.findall('--[a-z-]+', self.format_usage())}
+        near = difflib.get_close_matches(word.partition('=')[0].strip('-'), known, n=1)
+        return f'; nearest: {known[near[0]]}' if near else ''
 
 # %% ../nbs/25_cli.ipynb #16082289
 CONFIG = dict(type='str', default=None,
@@ -143,7 +166,8 @@ def _merged(file, given):
 
 # %% ../nbs/25_cli.ipynb #09a4e7d3
 DEMO_PACKAGES = dict(skimage='scikit-image', mlxtend='mlxtend')
-_SPELT = re.compile(r"\b(bad|bits|bn|crop|fit|folder|label|leaks|size|split_col|start|suffix|to|unknown|valid_pct)=('[^']*'|\([0-9., -]+\)|[01]\b)")
+_SPELT = re.compile(r"\b(bad|bits|bn|crop|file_col|fit|folder|label|label_col|leaks|method|out|resume|size|split_col|start|suffix|to"
+                    r"|unknown|valid_pct)=('[^']*'|\([0-9., -]+\)|[01]\b)")
 
 def user_message(
     e:Exception, # What a command raised
@@ -152,8 +176,9 @@ def user_message(
     package = DEMO_PACKAGES.get(getattr(e, 'name', None))
     if package: return f'the package {package} is missing; run: pip install {package}'
     ours = isinstance(e, (OSError, argparse.ArgumentError)) or type(e).__name__ == 'InputError'
-    text = str(e).replace('\n', ' ')
-    return shell_words(text) if ours else None
+    named = isinstance(e, OSError) and e.filename and e.strerror
+    text = f'{e.filename}: {e.strerror}' if named else str(e)
+    return shell_words(text.replace('\n', ' ')) if ours else None
 
 def shell_words(
     text:str, # A message that names arguments as Python does

@@ -13,7 +13,7 @@ __all__ = ['PART', 'BF16_FROM', 'PROFILE_VARIABLE', 'PROFILE_FORMAT', 'InputErro
 import contextvars, errno, json, math, numbers, os, platform, re
 import secrets, stat, time, warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from platformdirs import user_cache_path
@@ -117,8 +117,9 @@ def write_whole(
             if durable: _sync(f)
             f.close()
             os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as e:
+        with suppress(OSError): part.unlink()
+        if isinstance(e, OSError) and e.filename == str(part): e.filename = str(path)
         raise
     if durable: sync_folder(path.parent)
 

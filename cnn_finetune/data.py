@@ -145,7 +145,7 @@ def fold_numbers(
     groups = group_numbers(rows)
     groups = np.arange(len(rows)) if groups is None else groups
     n = len(set(groups))
-    if n < folds: raise InputError(f'folds: {folds}, but there are {n} groups; give fewer folds')
+    if n < folds: raise InputError(f'folds: {folds}, for {counted(n, "group")}; give fewer folds')
     from sklearn.model_selection import StratifiedGroupKFold
     kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     number = np.zeros(len(rows), int)
@@ -586,7 +586,7 @@ class ImageData(DataLoaders):
         counts, (h, w) = self.table.split.value_counts(), self.pre.size
         splits = [s for s in ('train', 'valid', 'test') if s in counts]
         sizes = ', '.join(f'{counts[s]} {s}' for s in splits)
-        said = [f'{self.c} classes', sizes, f'{h} x {w} pixels']
+        said = [counted(self.c, 'class'), sizes, f'{h} x {w} pixels']
         if self.pre.bits: said.append('values {:g} to {:g}'.format(*self.pre.bits))
         names = self.augment.names
         if names: said.append(f'augmented by {", ".join(names)}')

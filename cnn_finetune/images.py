@@ -592,7 +592,7 @@ def image_files(
                 'a link that leads nowhere, or no regular file')
     if good: return [Path(f) for f in good]
     other = '; add some'
-    if files: other = f', but {len(files)} other files; save them as PNG or JPEG'
+    if files: other = f', but {counted(len(files), "other file")}; save them as PNG or JPEG'
     raise InputError(f'{name}: no images{other}, or remove the folder')
 
 # %% ../nbs/04_images.ipynb #05cceffb

@@ -239,7 +239,7 @@ def _go_on(run, every):
     except PermissionError: raise InputError(f'resume: {printable(run)}: you may not read it') from None
     except OSError: raise InputError(
         f'resume: {printable(run)}: no {CONFIG} in it; give the folder of a run') from None
-    with locked(run):
+    with _stopped(run), locked(run):
         if (run/'bundle').is_dir() and not (run/CHECKPOINT).exists(): raise InputError(
             f'resume: {printable(run)} is finished, its model is in {printable(run/"bundle")}; '
             f'train on from it with start={str(run)!r}')
@@ -306,18 +306,32 @@ def fit(
             'resume: a run goes on with its own options; give no others')
         return _go_on(check_path('resume', resume), every)
     settings = fit_settings(options)
-    if source is None or out is None: raise InputError(
-        'fit: give the images, and a folder for the run: source and out')
+    if source is None: raise InputError('source: give the images, such as a folder with one folder a class')
+    if out is None: raise InputError("out: give a new folder for the run, such as out='run'")
     _check_kept(source, settings)
-    refuse_existing(out, 'folder, or go on with resume')
+    refuse_existing(out, _new_or_resumed(out))
     learn, plan = prepare(source, settings)
     folder = new_run(out, run_config(source, settings, learn, plan), plan)
-    with locked(folder):
+    with _stopped(folder), locked(folder):
         try: return _train(folder, learn, plan, every)
         except BaseException as e:
             begun = any((folder/name).exists() for name in (CHECKPOINT, 'bundle'))
             if not begun and not isinstance(e, KeyboardInterrupt): _forget(folder)
             raise
+
+def _new_or_resumed(out):
+    "What to give instead of a folder that exists"
+    run = check_path('out', out)
+    cut = (run/CONFIG).exists() and not (run/'bundle').exists()
+    return f'folder, or go on with resume={str(run)!r}' if cut else 'folder'
+
+@contextmanager
+def _stopped(folder):
+    "Say how to go on with a run that is stopped"
+    try: yield
+    except KeyboardInterrupt:
+        where = shlex.quote(printable(folder))
+        raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {where}') from None
 
 def _check_kept(source, settings):
     "What cannot be written into a configuration cannot be repeated"
@@ -347,13 +361,9 @@ def _train(folder, learn, plan, every):
     print(printable(f'{data}\n\n{_why(plan)}{plan}\n'), flush=True)
     begun = (folder/CHECKPOINT).exists()
     kept = {'resume' if begun else 'save': folder}
-    try:
-        with progress(learn):
-            learn.fit_plan(plan, every=every, cbs=Leaks(folder, learn.dls), **kept)
-        return _finish(folder, learn, plan)
-    except KeyboardInterrupt:
-        where = shlex.quote(printable(folder))
-        raise KeyboardInterrupt(f'go on with: cnn_finetune fit --resume {where}') from None
+    with progress(learn):
+        learn.fit_plan(plan, every=every, cbs=Leaks(folder, learn.dls), **kept)
+    return _finish(folder, learn, plan)
 
 def _augment_line(learn, plan):
     blind = [p.name for p in plan if p.inputs == 'features' and not p.views]
@@ -431,7 +441,7 @@ def _leave_one_out(learn):
     if own == 1: own = n # Each image by itself
     y, what = learn.dls.train_ds.y, 'every label right, ' if learn.cnn.kind == 'multilabel' else ''
     judged = int(judged_rows(y, None if own == n else groups).sum())
-    images = f'{judged} images' if own == n else f'{judged} images in {own} groups'
+    images = counted(judged, 'image') + ('' if own == n else f' in {counted(own, "group")}')
     if judged < n: images += f', {n - judged} more alone in their class'
     few = y.ndim == 1 and 1 < y.unique(return_counts=True)[1].min() < FEW
     note = f'; with fewer than {FEW} images of a class it is often too low' if few else ''
@@ -515,10 +525,12 @@ def _changed_run(run, source, change, bad):
         before = _swapped(run, net)
     new = sorted(set(net.classes) - known)
     named = f" (new: {', '.join(map(printable, new))})" if new else ''
-    print(f'{change}: {len(labels)} images of {counted(len(set(labels)), "class")}{named}; the head is that '
-        f'of {sums.counts.sum():.0f} images of {counted(len(sums.classes), "class")}, in {printable(run)}; '
+    print(f'{change}: {_counts(len(labels), set(labels))}{named}; the head is that of '
+        f'{_counts(int(sums.counts.sum()), sums.classes)}, in {printable(run)}; '
         f'the bundle before is {printable(before)}')
     return net
+
+def _counts(n, classes): return f'{counted(n, "image")} of {counted(len(classes), "class")}'
 
 def _solved_run(run):
     "The network of a run, and the sums of its head"

@@ -9,6 +9,7 @@ __all__ = ['SPLIT_WORDS', 'LABELS', 'TEXTURES', 'NAMED', 'SOURCES', 'split_of', 
 
 # %% ../nbs/06_tables.ipynb #73fe3970
 import csv, json, os, re, warnings
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -114,8 +115,8 @@ def _split_rows(root, below, splits, label, loose):
         if not inside and splits[name] == 'train': raise InputError(
             f'{printable(root/name)}: no sub-folders; {_UNLABELLED}')
         if not inside:
-            warnings.warn(f'{printable(root/name)}: {len(loose)} images, which have no '
-                'labels, are left out; give the folder to `predict` to classify them')
+            warnings.warn(f'{printable(root/name)}: {counted(len(loose), "image")} without '
+                'labels left out; give the folder to `predict` to classify them')
         elif loose: _say_outside(root/name, loose)
         _refuse_empty(root/name, inside)
         if label is None and _two_levels(inner := _by_top(inside)):
@@ -171,23 +172,27 @@ def _question(root, below):
 def _located(images, folder, suffix):
     names = [i for i in images if isinstance(i, (str, os.PathLike))]
     if len(names) < len(images): return [_pixels_in(i) for i in images]
-    if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
-    def ended(n): return n if n.lower().endswith(suffix.lower()) else f'{n}{suffix}'
-    names = [ended(str(n)) for n in names]
-    files = [folder/Path(n).expanduser() for n in names]
+    names = [_ended(str(n), suffix) for n in names]
+    files = [_in_folder(n, folder) for n in names]
     lost = [i for i, f in enumerate(files) if not f.exists()]
-    mended = {i: f for i in lost if (f := _elsewhere(names[i], folder, names[lost[0]]))}
+    mended = {i: f for i in lost if (f := _elsewhere(names[i], folder))}
     for i, f in [*mended.items()][:1]: warnings.warn(
         f'{len(mended)} of {len(files)} names are of another machine, such as '
         f'{printable(names[i])!r}; read as {printable(f)}')
     if lost and len(lost) == len(files) and not mended: _hint(names[0], folder, suffix)
     return [mended.get(i, f) for i, f in enumerate(files)]
 
+def _ended(name, suffix):
+    if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
+    return name if name.lower().endswith(suffix.lower()) else f'{name}{suffix}'
+
+def _in_folder(name, folder): return folder/Path(name).expanduser()
+
 def _pixels_in(v):
     if isinstance(v, dict): v = v.get('bytes') or v.get('path')
     return Path(v).expanduser() if isinstance(v, str) else v
 
-def _elsewhere(name, folder, first):
+def _elsewhere(name, folder):
     "The file that another machine's name means: back slashes turned, and upper folders left away"
     parts = [p for p in name.replace('\\', '/').split('/') if p]
     for k in range(len(parts)):
@@ -228,7 +233,8 @@ def table_from_frame(
     "List the images that a data frame names"
     file_col, label_col = _named_column(frame, file_col), _named_column(frame, label_col)
     marks = _class_columns(frame, label_col)
-    for col in (file_col, *(marks or [label_col])): _check_column(frame, col, name)
+    _check_column(frame, file_col, name, 'file_col', 0)
+    for col in marks or [label_col]: _check_column(frame, col, name, 'label_col', -1)
     images = [*frame[file_col]]
     if not images: raise InputError(f'{name}: no rows below the names of the columns; give one for each image')
     labels = _marked(frame[marks]) if marks else _labels(frame[label_col], label_delim)
@@ -258,13 +264,13 @@ def _named_column(frame, col):
     known = [c for c in frame if str(c).strip().lower() in _COLUMNS.get(col, ())]
     return known[0] if len(known) == 1 else col
 
-def _check_column(frame, col, name):
+def _check_column(frame, col, name, option, likely):
     columns = [*frame.columns]
     if columns.count(col) > 1: raise InputError(
         f'{name}: two columns are called {col!r}; rename one')
     if columns.count(col): return
     endings = {os.path.splitext(str(c))[1].lower() for c in columns}
-    remedy = 'name the columns with file_col and label_col'
+    remedy = f'name it, such as {option}={str(columns[likely])!r}'
     if endings & image_endings(): remedy = 'write a header line, such as file,label, above it'
     raise InputError(f'{name}: no column {col!r} but {columns}; {remedy}')
 
@@ -336,7 +342,7 @@ def _refuse_numbers(labels, place):
     counts = pd.Series(names, dtype=object).value_counts()
     numbers = {t: v for t in counts.index if (v := _number(t)) is not None}
     if len(numbers) < max(1, .9*len(counts)): return
-    what = f'{place} holds {len(numbers)} numbers, such as {min(numbers)}'
+    what = f'{place} holds {counted(len(numbers), "number")}, such as {min(numbers)}'
     if all(v.is_integer() for v in numbers.values()):
         few = len(names) < 20*len(numbers)
         uneven = len(numbers) > 20 and few and counts.max() > 2*counts.min()
@@ -436,19 +442,41 @@ def table_from_csv(
     if not path.is_file():
         raise InputError(f'{printable(path)}: no such file; '
         f'give a CSV with the columns {[file_col, label_col]}')
-    frame, lines = _READERS.get(path.suffix.lower(), _read_csv)(path)
-    return table_from_frame(frame, file_col, label_col,
-        folder or path.parent,
+    folder = check_path('folder', folder or path.parent)
+    frame, lines = _read_table(path, file_col, folder, options.get('suffix', ''))
+    return table_from_frame(frame, file_col, label_col, folder,
                             name=printable(path), lines=lines, **options)
 
+def _read_table(path, file_col, folder, suffix):
+    reader = _READERS.get(path.suffix.lower())
+    if reader: return reader(path)
+    try: return _read_csv(path)
+    except UnicodeDecodeError as e: wrong = _no_table(path, e)
+    with suppress(InputError): # What is wrong with it otherwise comes second
+        frame, lines = _read_csv(path, 'surrogateescape')
+        if _names_files(frame, file_col, folder, suffix): return frame, lines
+    raise wrong
+
+def _names_files(frame, file_col, folder, suffix):
+    "Whether files are named with bytes that are no UTF-8, and all of these exist"
+    column = frame.get(_named_column(frame, file_col), ())
+    odd = [n for n in column if _ESCAPED.search(n)]
+    return bool(odd) and all(_in_folder(_ended(n, suffix), folder).exists() for n in odd)
+
+_ESCAPED = re.compile('[\udc80-\udcff]') # Such bytes, as Python writes them in a name
 _FIX = 'separate columns with a comma, semicolon or tab, save as UTF-8'
 
-def _read_csv(path):
+def _no_table(path, e):
+    return InputError(f'{printable(path)}: not readable as a table ({e}); {_FIX}')
+
+def _read_csv(path, errors='strict'):
     try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
+        with open(path, encoding='utf-8-sig', errors=errors, newline='') as f:
             rows = _numbered(f)
-    except (ValueError, csv.Error) as e:
-        raise InputError(f'{printable(path)}: not readable as a table ({e}); {_FIX}') from None
+    except csv.Error as e: raise _no_table(path, e) from None
+    return _checked_frame(path, rows)
+
+def _checked_frame(path, rows):
     if not rows:
         raise InputError(f'{printable(path)}: empty; give a CSV with a header line')
     (_, header), rows = rows[0], rows[1:]
@@ -686,10 +714,10 @@ def _described(path, columns):
     if not path.is_dir(): return None
     names = [f'metadata{e}' for e in ('.csv', *_READERS)]
     found = [(d, d/n) for d in (path, *_subfolders(path)) for n in names
-        if (d/n).is_file()]
+        if os.path.isfile(d/n)] # False where the folder is shut
     if not found: return None
     label_col = columns['label_col']
-    frames = [_READERS.get(f.suffix, _read_csv)(f)[0] for _, f in found]
+    frames = [_read_table(f, columns['file_col'], d, columns['suffix'])[0] for d, f in found]
     if not all(_named_column(frame, label_col) in frame for frame in frames):
         if _subfolders(path): return None
         raise InputError(f'{printable(found[0][1])}: no column {label_col!r} but {[*frames[0].columns]}; '
