@@ -1078,6 +1078,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cnn_finetune.run._balance_line': ('run.html#_balance_line', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._changed_phases': ('run.html#_changed_phases', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._changed_run': ('run.html#_changed_run', 'cnn_finetune/run.py'),
+                                  'cnn_finetune.run._check_asked': ('run.html#_check_asked', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._check_kept': ('run.html#_check_kept', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._check_same_plan': ('run.html#_check_same_plan', 'cnn_finetune/run.py'),
                                   'cnn_finetune.run._chosen': ('run.html#_chosen', 'cnn_finetune/run.py'),

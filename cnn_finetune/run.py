@@ -306,10 +306,7 @@ def fit(
             'resume: a run goes on with its own options; give no others')
         return _go_on(check_path('resume', resume), every)
     settings = fit_settings(options)
-    if source is None: raise InputError('source: give the images, such as a folder with one folder a class')
-    if out is None: raise InputError("out: give a new folder for the run, such as out='run'")
-    _check_kept(source, settings)
-    refuse_existing(out, _new_or_resumed(out))
+    _check_asked(source, out, settings)
     learn, plan = prepare(source, settings)
     folder = new_run(out, run_config(source, settings, learn, plan), plan)
     with _stopped(folder), locked(folder):
@@ -318,6 +315,12 @@ def fit(
             begun = any((folder/name).exists() for name in (CHECKPOINT, 'bundle'))
             if not begun and not isinstance(e, KeyboardInterrupt): _forget(folder)
             raise
+
+def _check_asked(source, out, settings):
+    if source is None: raise InputError('source: give the images, such as a folder with one folder a class')
+    if out is None: raise InputError("out: give a new folder for the run, such as out='run'")
+    _check_kept(source, settings)
+    refuse_existing(out, _new_or_resumed(out))
 
 def _new_or_resumed(out):
     "What to give instead of a folder that exists"
