@@ -75,7 +75,9 @@ class Undoing(PhaseCallback):
     def __init__(self,
         phase:Phase, # The phase
     ): self.phase = phase
-    def enter(self): self.start, self.weights = _kept_row(self.history), snapshot(self.part)
+    def enter(self):
+        earlier = [r for r in self.history.rows if r['phase'] != self.phase.name] # A resumed phase has rows
+        self.start, self.weights = _kept_row(earlier), snapshot(self.part)
     def leave(self):
         rows = [r for r in self.history.rows if r['phase'] == self.phase.name]
         over = self.history.count >= self.phase.epochs or self.learn.phase_over
@@ -96,9 +98,9 @@ def _rank(row): return _metric(row), -row['valid_loss'] # A tie goes to the lowe
 
 def _undone(rows): return {r['phase'] for r in rows if r.get('undone') is True}
 
-def _kept_row(history):
-    gone = _undone(history.rows)
-    return next((r for r in history.rows[::-1] if r['phase'] not in gone), None)
+def _kept_row(rows):
+    gone = _undone(rows)
+    return next((r for r in rows[::-1] if r['phase'] not in gone), None)
 
 # %% ../nbs/18_tuning.ipynb #b3081ec5
 SHOWN = .75 # Share of the accuracy that random views must keep
