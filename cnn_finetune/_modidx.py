@@ -1460,7 +1460,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cnn_finetune.tuning.Undoing.state_dict': ('tuning.html#undoing.state_dict', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning.Viewing': ('tuning.html#viewing', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning.Viewing._asked': ('tuning.html#viewing._asked', 'cnn_finetune/tuning.py'),
-                                     'cnn_finetune.tuning.Viewing._whole': ('tuning.html#viewing._whole', 'cnn_finetune/tuning.py'),
+                                     'cnn_finetune.tuning.Viewing._use': ('tuning.html#viewing._use', 'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning.Viewing.after_epoch': ( 'tuning.html#viewing.after_epoch',
                                                                                   'cnn_finetune/tuning.py'),
                                      'cnn_finetune.tuning.Viewing.enter': ('tuning.html#viewing.enter', 'cnn_finetune/tuning.py'),

@@ -42,7 +42,7 @@ def inspect(
     json:bool=False, # Print JSON alone
 ) -> Inspection: # As `learn.inspect()` makes it
     "Find wrong labels, copies, leaks and odd images; nothing is trained or changed"
-    for path in (csv, page): path is None or refuse_existing(path, 'file')
+    for path in (csv, page): path is None or check_writable(refuse_existing(path, 'file'))
     learn = _learner(data, size, arch, run, bad, cache, valid_pct, label_delim)
     found = learn.inspect(test=test, mirrors=mirrors)
     if csv is not None: found.corrections(csv)
@@ -86,7 +86,7 @@ def evaluate(
     json:bool=False, # Print JSON alone
 ) -> Report: # Of these images
     "Say how good a trained network is on images with labels"
-    for path in (errors, page): path is None or refuse_existing(path, 'file')
+    for path in (errors, page): path is None or check_writable(refuse_existing(path, 'file'))
     net = load_bundle(bundle)
     predictor = Predictor(net, mirrors=mirrors)
     rows = _judged_rows(table_from(data, label_delim=label_delim), predictor, unknown)

@@ -386,10 +386,11 @@ def ready_plan(
     given = {k: v for k, v in locals().items() if v is not None}
     for k in ('names', 'method', 'new'): given.pop(k)
     if method == 'auto': raise InputError('method: auto asks the images; use learn.plan or learn.choose')
-    way = METHODS[check_one_of('method', method, METHODS)]
+    way = METHODS[check_one_of('method', method, [*METHODS, 'auto'])]
     phase_wide = {k: v for k, v in given.items() if k not in way.defaults}
     odd = [k for k in phase_wide if k not in _WIDE]
-    if odd: raise InputError(f'{odd[0]}: the method {method} has no such argument')
+    if odd: raise InputError(f'{odd[0]}: the method {method} has no such argument'
+                             + ', only auto has'*(odd[0] == 'minutes'))
     own = way.defaults | (way.solved if solve else {})
     settings = own | {k: v for k, v in given.items() if k in own}
     phases = [p for p in way.phases(list(names), SimpleNamespace(**settings)) if p.epochs]
@@ -634,11 +635,11 @@ def _depth(learn, best, budget, n):
                top='the highest one tells more, so it learns alone')
     epochs, took = _fitting(learn, method, best, budget)
     if epochs: return dict(method=method, epochs=epochs), (
-        f'{method}: {said}; {why[method]}', f'{epochs} epochs: about {took:.2g} s by (9)')
+        f'{method}: {said}; {why[method]}', f'{counted(epochs, "epoch")}: about {took:.2g} s by (9)')
     none = f'no epoch of {method} fits into {budget/60:g} minutes'
     epochs, took = _fitting(learn, 'probe', best, budget)
     if epochs: return dict(method='probe', epochs=epochs), (
-        f'probe: {none}, so the head alone learns', f'{epochs} epochs: about {took:.2g} s by (9)')
+        f'probe: {none}, so the head alone learns', f'{counted(epochs, "epoch")}: about {took:.2g} s by (9)')
     return dict(method='solve'), (f'solve: {none}, nor one of the head',)
 
 def _fitting(learn, method, best, budget):

@@ -512,7 +512,7 @@ class Sums:
         for c in dict.fromkeys(labels):
             had = self.counts[self.classes.index(c)] if c in self.classes else 0
             if labels.count(c) > had: raise InputError(
-                f'forget: {labels.count(c)} of class {c!r}, which has {had:.0f}')
+                f'forget: {labels.count(c)} of class {c!r}, which has {had:.0f}; give images that were learned')
             if labels.count(c) == had: raise InputError(f'forget: the last image of class {c!r}; '
                 'a class needs one; solve again without the class')
         return self._change(X, labels, -1, self.classes)

@@ -108,21 +108,21 @@ SHOWN = .75 # Share of the accuracy that random views must keep
 class Viewing(PhaseCallback):
     "Take the random views from a phase whose network does not recognise them; the history says so"
     order = 85 # After the history has its row, before the checkpoint
-    share = None # Of the images that are recognised, those whose views are; None if views are kept
+    share = 1. # Of the images that are recognised, those whose views are; 1 if views are kept
     def enter(self):
         if not self._asked(self.learn.dls): return
         whole, views = (_recognised(self.learn, v) for v in (False, True))
         most = wilson_interval(views.mean().item(), len(views))[1]
-        if most < SHOWN*whole.mean(): self._whole(float(views.mean()/whole.mean()))
+        if most < SHOWN*whole.mean(): self._use(float(views.mean()/whole.mean()))
     def _asked(self, data): # Changes that were asked for by name are not judged
         return (isinstance(data, ImageData) and data.train.random_views and not data.augment.names
                 and len(data.valid_ds) and self.learn.cnn.kind == 'multiclass')
-    def _whole(self, share): self.share, self.learn.dls.train.random_views = share, False
+    def _use(self, share): self.share, self.learn.dls.train.random_views = share, share >= SHOWN
     def after_epoch(self):
-        if self.share is not None: self.history.rows[-1]['views'] = round(self.share, 3)
+        if self.share < SHOWN: self.history.rows[-1]['views'] = round(self.share, 3)
     def state_dict(self): return dict(share=self.share)
-    def load_state_dict(self, state):
-        if state['share'] is not None: self._whole(state['share'])
+    def load_state_dict(self, state): # The network has changed since, and may judge otherwise
+        if state['share'] != self.share: self._use(state['share'])
 
 def _recognised(learn, views, most=200):
     "Whether validation images, or random views of them, get their class"
