@@ -8,7 +8,7 @@ __all__ = ['FORMAT', 'SUMS', 'FILES', 'FEATURE_SUMS', 'SCHEMA', 'COLUMNS', 'writ
            'read_predictions']
 
 # %% ../nbs/22_bundle.ipynb #ba556184
-import csv, hashlib, io, json, os, re, struct, warnings
+import copy, csv, hashlib, io, json, os, re, struct, warnings
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -264,7 +264,11 @@ def bundle_sums(
     d, C = net.n_features, len(net.classes)
     shapes = dict(counts=(C,), sums=(C, d), way=(2,), products=(d*(d + 1)//2,))
     expected = {k: torch.zeros(s, dtype=torch.float64) for k, s in shapes.items()}
-    _same_tensors(file, found, expected | dict(kind=torch.zeros(1, dtype=torch.int64)))
+    expected |= dict(kind=torch.zeros(1, dtype=torch.int64))
+    if 'places' in found:
+        n = len(found['places'].reshape(-1))
+        expected |= dict(places=torch.zeros(n, dtype=torch.int64), digests=torch.zeros((n, 16), dtype=torch.uint8))
+    _same_tensors(file, found, expected)
     _all_finite(found, printable(file))
     _check_sums(found, printable(file))
     return found
@@ -278,6 +282,9 @@ def _check_sums(found, name):
     fit = ((products.abs() <= length[i]*length[j] + little).all()
            and ((sums**2/counts[:, None]).sum(0) <= squares + little).all())
     counted = (counts >= 1).all() and (counts == counts.round()).all()
+    places = found.get('places', counts[:0])
+    if len(places): # The digests, one of each row
+        counted = counted and torch.equal(places.clamp(0, len(counts)).bincount(minlength=len(counts)), counts.long())
     known = int(found['kind']) in (0, 1) and penalty >= 0 and temperature > 0 # ridge, lda
     if not (fit and counted and known): raise InputError(
         f'{name}: its numbers are not sums of features; copy the bundle again')
@@ -316,6 +323,7 @@ class Predictor:
         self.thresholds = net.thresholds
         self.temperature = net.serving.get('temperature', 1.)
         self.pre = net.pre if max_pixels is None else replace(net.pre, max_pixels=max_pixels)
+        if net is bundle: net = copy.deepcopy(net) # A learner keeps its own, where it is
         self.served = ServedNet(_moved(net, device), precision=precision or _usual(net, device))
     def probabilities(self,
         x:torch.Tensor, # Images (b, c, h, w): uint8, or floats in [0, 1]

@@ -9,7 +9,7 @@ __all__ = ['STEPS', 'LARGER', 'SIZES', 'CONFIG', 'PLAN', 'LOCK', 'PAGE', 'LEAKS'
 
 # %% ../nbs/24_run.ipynb #c94d5911
 import difflib, importlib.util, inspect, io, json, os, secrets, shlex, sys, warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -182,7 +182,7 @@ def write_report(
     leaks:pd.DataFrame=None, # From `find_leaks`
     places:np.ndarray=None, # Of the validation images on a map, from `image_map`
 ):
-    "Write report.html, a page to look at without a network"
+    "Write report.html, a page that needs no connection to the internet"
     title = Path(str(read_config(folder/CONFIG)['source'])).name
     try: page = review_page(report=report, learn=learn, title=title, notes=notes,
                             leaks=leaks, looks=24, places=places)
@@ -406,7 +406,7 @@ def _changed_phases(rows):
     whole = {r['phase']: r['views'] for r in rows if 'views' in r}
     said = [f'the phase {name!r} was trained on whole images: of random views the network recognises '
             f'{share:.0%} of what it recognises of whole images' for name, share in whole.items()]
-    return said + [f'the phase {r["phase"]!r} is undone: it ended below its start, whose weights are kept'
+    return said + [f'the phase {r["phase"]!r} is undone: it ended below its start (by accuracy, then loss), whose weights are kept'
                    for r in rows if r.get('undone') is True]
 
 def _write_bundle(folder, learn):
@@ -457,9 +457,9 @@ def _leave_one_out(learn):
 
 def _forget(folder):
     "Remove a run that has trained nothing, so that its name is free again"
-    for name in (CONFIG, PLAN, LOCK, FOUND): (folder/name).unlink(missing_ok=True)
-    try: folder.rmdir()
-    except OSError: pass # It holds something that is not ours
+    with suppress(OSError): # It holds something that is not ours, or Windows keeps the lock
+        for name in (CONFIG, PLAN, FOUND, LOCK): (folder/name).unlink(missing_ok=True)
+        folder.rmdir()
 
 # %% ../nbs/24_run.ipynb #0456d3d2
 def read_config(
@@ -522,16 +522,35 @@ def _changed_run(run, source, change, bad):
         if not (run/'bundle').exists(): # Cut off
             bundle_folder(run).rename(run/'bundle')
         net, sums = _solved_run(run)
-        known, (X, labels) = set(net.classes), _features_of(net, source, bad)
-        getattr(sums, change)(X, labels)
-        net = with_solved_head(net, sums)
+        given = _images_for(net, source, bad)
+        rows = _to_change(sums.learned, given, change)
+        getattr(sums, change)(_features_of(net, rows), rows.label, rows.digest)
+        known, net = set(net.classes), with_solved_head(net, sums)
         before = _swapped(run, net)
     new = sorted(set(net.classes) - known)
     named = f" (new: {', '.join(map(printable, new))})" if new else ''
-    print(f'{change}: {_counts(len(labels), set(labels))}{named}; the head is that of '
+    out = len(given) - given.digest.isin(rows.digest).sum()
+    left = f', {out} more {_OTHERS[change]}' if out else ''
+    print(f'{change}: {_counts(len(rows), set(rows.label))}{named}{left}; the head is that of '
         f'{_counts(int(sums.counts.sum()), sums.classes)}, in {printable(run)}; '
         f'the bundle before is {printable(before)}')
     return net
+
+_OTHERS = dict(add='were learned already', forget='were not learned')
+
+def _to_change(learned, given, change):
+    "Of the rows given those to add; or those to forget, each as often as it was learned"
+    if learned is None: return given
+    labels = {digest: label for digest, label in learned}
+    was = np.array([pair in learned for pair in zip(given.digest, given.label)])
+    odd = given[~was & given.digest.isin(labels)]
+    if len(odd): raise InputError(f'{change}: {printable(odd.image.iloc[0])} was learned as '
+        f'{labels[odd.digest.iloc[0]]!r}, and not as {odd.label.iloc[0]!r}; nothing was changed')
+    rows = given[~was] if change == 'add' else given[was].drop_duplicates(['digest', 'label'])
+    if not len(rows): raise InputError(f'{change}: all {len(given)} images {_OTHERS[change]}'
+        + ' (fit keeps some of a folder for validation)'*(change == 'forget'))
+    if change == 'add': return rows
+    return rows.loc[rows.index.repeat([learned[pair] for pair in zip(rows.digest, rows.label)])]
 
 def _counts(n, classes): return f'{counted(n, "image")} of {counted(len(classes), "class")}'
 
@@ -547,17 +566,22 @@ def _run_folder(run):
     if (run/CONFIG).exists() and (run/'bundle').exists() | (run/'bundle-1').exists(): return run
     raise InputError(f'{printable(run)}: no finished run of fit; give the folder of one')
 
-def _features_of(net, source, bad):
-    "Features (n, d) of the images of a source, and their classes"
+def _images_for(net, source, bad):
+    "The images of a source, with label and digest"
     found = audit_table(table_from(source).assign(split=''), net.pre)
     other = found.findings[found.findings.kind.ne('classes')] # One class is enough here
     table = replace(found, findings=other).usable(bad, 'keep')
     if net.kind != 'multiclass' or table.label.map(type).ne(str).any(): raise InputError(
         f'{printable(source)}: several labels; add takes images of one class each')
-    targets = SingleLabel(tuple(sorted(set(table.label))))
-    loader = ImageLoader(ImageSet(table, net.pre, targets), bs=32)
+    if not len(table): raise InputError(f'{printable(source)}: no image can be read')
+    return table
+
+def _features_of(net, rows):
+    "Features (n, d) of images"
+    targets = SingleLabel(tuple(sorted(set(rows.label))))
+    loader = ImageLoader(ImageSet(rows, net.pre, targets), bs=32)
     function = FrozenFunction(net.below('head'), probe_images(net), net.serving['precision'])
-    return compute_features(function, [loader], len(table))[0], list(table.label)
+    return compute_features(function, [loader], len(rows))[0]
 
 def _earlier(run):
     return max((n for n in range(1, 1000) if (run/f'bundle-{n}').exists()), default=0)
@@ -565,9 +589,11 @@ def _earlier(run):
 def _swapped(run, net):
     "The new bundle in the place of the old one; the old one's new name"
     new = write_bundle(net, run/PART.format(secrets.token_hex(8)))
-    before = run/f'bundle-{_earlier(run) + 1}'
+    n = _earlier(run) + 1
+    before = run/f'bundle-{n}'
     (run/'bundle').rename(before)
     new.rename(run/'bundle')
+    if (run/PAGE).exists(): (run/PAGE).rename(run/f'report-{n}.html') # It is of the old head
     sync_folder(run)
     return before
 
