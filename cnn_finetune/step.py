@@ -379,8 +379,10 @@ class BestEpoch(PhaseCallback):
         loss = float(self.recorder.loss.value)
         if loss < self.best: self.best, self.waited, self.weights = loss, 0, snapshot(self.part)
         else: self.waited += 1
+    @property
+    def over(self): return bool(self.patience) and self.waited >= self.patience
     def after_epoch(self):
-        if not self.patience or self.waited < self.patience: return
+        if not self.over: return
         if isinstance(self.learn.model, PhaseNet): self.learn.phase_over = True
         else: raise CancelFitException
     def leave(self):
