@@ -73,7 +73,8 @@ def table(self:History
 def plot(self:History
 ) -> plt.Axes: # Those of the losses; the metrics stand at their right
     "Losses and metrics over all epochs"
-    t = self.table.drop(columns=['phase', 'epoch']).rename(columns=lambda c: c.replace('_', ' '))
+    marks = ['phase', 'epoch', 'undone', 'views']
+    t = self.table.drop(columns=marks, errors='ignore').rename(columns=lambda c: c.replace('_', ' '))
     left, right = plt.subplots(1, 2, figsize=(6.5, 2.6), layout='constrained')[1]
     for name, y in t.items():
         ax = left if name in ('train loss', 'valid loss') else right
@@ -149,7 +150,7 @@ def class_weight_tensor(
     if not isinstance(class_weights, dict): raise InputError(
         f"class_weights: {class_weights!r}; use 'balanced', or class name to weight")
     odd = set(class_weights) ^ set(vocab)
-    if odd: raise InputError(f'class_weights: {sorted(odd)[0]!r} is missing or is no class; '
+    if odd: raise InputError(f'class_weights: {min(odd, key=str)!r} is missing or is no class; '
                              f'name each of {", ".join(vocab)}')
     return torch.tensor([check_number('class_weights', class_weights[c]) for c in vocab]).float()
 
@@ -195,7 +196,9 @@ def continued(
     "A network that goes on from another one, with the same, more or other classes"
     old = start if isinstance(start, CNN) else _opened(check_path('start', start))
     pre = replace(dls.pre, mean=old.pre.mean, std=old.pre.std)
-    kind = dls.targets.kind
+    kind, had, have = dls.targets.kind, old.pre.channels, pre.channels
+    if (had == 4) != (have == 4): raise InputError(
+        f'start: it was trained on images of {had} channels, and these have {have}; give channels={had}')
     net = CNN(old.arch, pre, dls.vocab, False, None, old.head_name, kind, old.pooled,
               **old.head_args)
     net.stages.load_state_dict(old.stages.state_dict())
@@ -352,7 +355,7 @@ def cnn_learner(
     weights:str=None, # Local weights file for the body, used instead of the pretrained ones
     start=None, # A CNN, a run or a bundle to go on from; classes of the same name keep their weights
     head:str='mlp', # Kind of head, one of HEADS
-    hidden:int=None, # Width of the head's hidden layer; 0 for a linear head; default 512
+    hidden:int=None, # Width of the head's hidden layer; 0 for a linear head; default 512, or twice the classes
     dropout:float=None, # Share of features the head leaves out in training, in [0, 1); default .2
     head_args:dict=None, # Further arguments of the head
     label_smoothing:float=.1, # Share of the target spread over all classes, in [0, 1)
@@ -368,6 +371,7 @@ def cnn_learner(
     check_number('label_smoothing', label_smoothing, 0, 1, '[)')
     own = dict(hidden=hidden, dropout=dropout) | (head_args or {})
     own = {k: v for k, v in own.items() if v is not None}
+    if head == 'mlp' and len(dls.vocab) > 256: own = dict(hidden=2*len(dls.vocab)) | own # To hold a solved head
     with no_random(seed):
         if start is None: net = CNN(arch, _pre_for(dls, arch), dls.vocab, pretrained,
                                     weights, head, dls.targets.kind, pooled, **own)

@@ -119,11 +119,12 @@ def _shares(logits, targets, weight, label_smoothing):
     b, K = logits.shape
     w = torch.ones_like(logits[0]) if weight is None else weight
     _check_weight(w, K)
+    w = w.to(logits)
     q = smooth_targets(targets, K, label_smoothing, logits.dtype)
     if len(q) != b: raise InputError(f'targets: {len(q)} for {b} rows of logits; use as many')
     total = w[_indices(targets, K)].sum()
     if total == 0: raise InputError('weight: 0 for every image of the batch; use others')
-    return w.to(logits)*q/total
+    return w*q/total
 
 # %% ../nbs/02_loss.ipynb #e3d2e98a
 def cross_entropy(

@@ -170,8 +170,9 @@ def _check_solved(names, p):
 def _check_frozen(names, p):
     lowest = lowest_changing(names, p.first, p.bn)
     if lowest != names[0] and lowest == names[stage_index(names, p.first)]: return
+    pair = 'two networks side by side are one stage, so give method solve or probe'
     raise InputError(f'inputs: features need frozen stages below; in phase {p.name!r} {lowest} '
-                     'changes; use images')
+                     f'changes; {"use images" if len(names) > 2 else pair}')
 
 # %% ../nbs/15_schedule.ipynb #bb98accb
 @patch
@@ -354,7 +355,7 @@ def recipe(
 
 def ready_plan(
     names:list, # All stages of the network, `names` of a CNN
-    epochs:int=None, # Passes that train more than the head; default 5, top 4, more if few batches
+    epochs:int=None, # Passes that train more than the head; default 5, top 4, probe 30 if the head is solved; more if few batches
     method:str='lp_ft', # How: lp_ft, top, solve, probe, all, layer_decay, gradual, fastai, or auto
     minutes:float=None, # auto: how long the plan may take, as the page Schedule counts; default no limit
     head_epochs:int=None, # Passes for the head alone before that; default the method's own
@@ -521,7 +522,7 @@ def fastai_recipe(
 @patch
 @delegates(ready_plan, but=['new'])
 def plan(self:CNNLearner,
-    epochs:int=None, # Passes that train more than the head; default 5, top 4, more if few batches
+    epochs:int=None, # Passes that train more than the head; default 5, top 4, probe 30 if the head is solved; more if few batches
     **kwargs, # Further arguments of `ready_plan`
 ) -> Plan: # What `fine_tune` with the same arguments will do
     "What is going to happen; nothing trains"
@@ -585,9 +586,13 @@ def choose(self:CNNLearner,
     if few: pairs = [p for p in pairs if p[0] == pairs[0][0]][-1:]
     tuned = [p for p in pairs if '+' not in p[0] and not few]
     tried = tuned or pairs
+    left = [f'{a} at {s}' for a, s in pairs if tuned and (a, s) not in tuned]
+    if left: told += f"not tried, since two networks are only solved: {', '.join(left)}",
     compared = self.compare(pairs=tried, n=n, most=_most(self, tried, budget, n))
     best, settings, deep = compared.iloc[0], dict(method='solve'), ()
     if tuned: settings, deep = _depth(self, best, budget, n)
+    if settings['method'] == 'solve' and not can_solve(self.cnn):
+        settings, deep = dict(method='probe'), (_NOT_SOLVABLE,)
     why = *told, _best_line(compared), *(deep or (_ONLY_FEW if few else _ONLY_SOLVED,))
     return Choice(best.arch, best['size'], settings, why, compared)
 
@@ -618,6 +623,7 @@ def _most(learn, pairs, budget, n):
 
 _ONLY_FEW = f'solve: fewer than {FEW} images a class, too few to compare or to train more than the head'
 _ONLY_SOLVED = 'solve: two networks side by side are only solved'
+_NOT_SOLVABLE = 'probe: a head of this kind, or with so few hidden units, cannot be solved'
 
 def _best_line(compared):
     def told(r): return f"{r.arch} at {r['size']}: {r.leave_one_out:.1%} of {r.images}"
