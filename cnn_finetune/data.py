@@ -289,7 +289,7 @@ class MultiLabel:
         shape = dict(to_np=True, invert_arg=True, flatten=False)
         return [AccumMetric(f, name=name, **shape) for name, f in _SCORES.items()]
     def counts(self, y): return torch.as_tensor(y).sum(0)
-    def class_weights(self, counts, n): return (n - counts)/counts.clamp(1)
+    def class_weights(self, counts, n): return (n - counts).clamp(1)/counts.clamp(1)
     def log_prior(self, counts, n):
         return (counts.clamp(1)/(n - counts).clamp(1)).log()
     def draws(self, y, counts): # By the rarest class of each image
