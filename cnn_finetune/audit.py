@@ -35,7 +35,7 @@ class Audit:
     def exit_code(self): return SEVERITIES.get(self.worst, 0)
     def __repr__(self):
         facts, found = self.summary.items(), self.findings.head(30)
-        head = '; '.join(f'{k} {_plainly(v)}' for k, v in facts)
+        head = '; '.join(f"{k.replace('_', ' ')} {_plainly(v)}" for k, v in facts if v is not None)
         lines = [f'{f.severity}: {_line(f)}' for f in found.itertuples()]
         more = len(self.findings) - 30
         if more > 0: lines.append(f'and {more} more; --csv writes them all')
@@ -58,7 +58,7 @@ def _unreadable(facts):
 def _classes(good, validated):
     labels = good.label[good.split.ne('test')].explode() # A tuple counts for each of its classes
     counts = labels.value_counts()
-    if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}',
+    if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}' if len(counts) else 'classes: none',
                                'a classifier needs images of two classes or more')
     elif validated and not good.split.eq('valid').any() and counts.min() < 2: yield (
         'error', 'classes', '', f'class {counts.idxmin()!r} has 1 image',
@@ -309,7 +309,7 @@ def _name(image, i):
 def _summary(facts, good, pre):
     h, w = good.h.median(), good.w.median()
     made = dict(images=len(facts), unreadable=len(facts) - len(good),
-        splits=facts.split.replace('', 'to split').value_counts().to_dict(),
+        splits=facts.split.replace('', 'none').value_counts().to_dict(),
         classes=facts.label.explode().value_counts(sort=False).to_dict(),
             modes=good['mode'].value_counts().to_dict())
     if not len(good): return made

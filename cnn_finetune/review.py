@@ -170,7 +170,7 @@ def _targets(labels, predictor):
 
 def _readable(rows, answers, bad):
     check_one_of('bad', bad, ('raise', 'skip'))
-    wrong = [str(a) for a in answers if a.error]
+    wrong = [printable(f'{a.image}: {a.error}') for a in answers if a.error]
     if wrong and bad == 'raise': raise InputError(
         f"{len(wrong)} of {len(rows)} images cannot be read: {'; '.join(wrong[:5])}. "
         "Repair or remove them, or pass bad='skip'")

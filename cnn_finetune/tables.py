@@ -211,7 +211,8 @@ def _hint(name, folder, suffix):
                                  f"{endings[0]}; pass suffix='{endings[0]}'")
     if folder.is_dir() and not Path(name).is_absolute():
         inner = [d for d in sorted(folder.iterdir()) if d.is_dir() and [*d.glob(f'{last}*')]]
-    if not inner: return
+    if not inner: raise InputError(f'{printable(lost)}: no such file, nor any other that is named; '
+                                   "pass folder='FOLDER', where they are")
     there = printable(inner[0])
     more = '' if (inner[0]/name).exists() else ' and suffix'
     raise InputError(f'{printable(lost)}: no such file, but one in {there}; '
