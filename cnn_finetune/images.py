@@ -94,6 +94,7 @@ def _bits(values):
 # %% ../nbs/04_images.ipynb #6ca0b12f
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26
 _FORMATS = None
+_UNREAD = 'EPS', 'WMF', 'HDF5', 'GRIB', 'BUFR', 'MPEG' # Pillow has no decoder of its own
 _HEIF = '.heic', '.heif', '.hif'
 _BRANDS = b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'
 
@@ -101,7 +102,7 @@ def _formats():
     global _FORMATS
     if _FORMATS is None:
         Image.init()
-        known = [f for f in Image.OPEN if f not in ('EPS', 'WMF')]
+        known = [f for f in Image.OPEN if f not in _UNREAD]
         _FORMATS = sorted(known, key=_is_rare)
     return _FORMATS
 
