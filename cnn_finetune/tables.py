@@ -267,6 +267,7 @@ def _named_column(frame, col):
 
 def _check_column(frame, col, name, option, likely):
     columns = [*frame.columns]
+    if not columns: raise InputError(f'{name}: empty; give a column with files and one with labels')
     if columns.count(col) > 1: raise InputError(
         f'{name}: two columns are called {col!r}; rename one')
     if columns.count(col): return
@@ -516,12 +517,15 @@ def _read_parquet(path):
     return frame.reset_index(drop=True), None
 
 def _read_jsonl(path):
-    rows = []
+    rows, n = [], 1
     try:
-        for n, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), 1):
+        for n, line in enumerate(path.read_text(encoding='utf-8-sig').split('\n'), 1):
             if line.strip(): rows.append((n, dict(json.loads(line))))
-    except (ValueError, TypeError) as e: raise InputError(
-        f'{printable(path)}: line {len(rows) + 1} is no JSON object ({e}); write one a line') from None
+    except UnicodeDecodeError as e: raise InputError(
+        f'{printable(path)}: not UTF-8 ({e}); save it as UTF-8') from None
+    except (ValueError, TypeError, RecursionError) as e: raise InputError(
+        f'{printable(path)}: line {n} is no JSON object ({e}); write one a line') from None
+    if not rows: raise InputError(f'{printable(path)}: empty; write one JSON object a line')
     return pd.DataFrame([row for _, row in rows], dtype=object), [n for n, _ in rows]
 
 _READERS = {'.parquet': _read_parquet, '.pq': _read_parquet, '.jsonl': _read_jsonl,
