@@ -11,11 +11,13 @@ __all__ = ['SPLIT_WORDS', 'LABELS', 'TEXTURES', 'NAMED', 'SOURCES', 'split_of', 
 import csv, json, os, re, warnings
 from contextlib import suppress
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from .core import *
 from .images import *
+from .images import _below
 
 # %% ../nbs/06_tables.ipynb #c679ee66
 def _table(images, labels, split='', **more):
@@ -170,9 +172,9 @@ def _question(root, below):
 
 # %% ../nbs/06_tables.ipynb #312da30c
 def _located(images, folder, suffix):
-    names = [i for i in images if isinstance(i, (str, os.PathLike))]
-    if len(names) < len(images): return [_pixels_in(i) for i in images]
-    names = [_ended(str(n), suffix) for n in names]
+    named = [isinstance(i, (str, os.PathLike, Integral)) for i in images]
+    if not all(named): return [_pixels_in(i) for i in images]
+    names = [_ended(str(n), suffix) for n in images]
     files = [_in_folder(n, folder) for n in names]
     lost = [i for i, f in enumerate(files) if not f.exists()]
     mended = {i: f for i in lost if (f := _elsewhere(names[i], folder))}
@@ -186,11 +188,11 @@ def _ended(name, suffix):
     if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
     return name if name.lower().endswith(suffix.lower()) else f'{name}{suffix}'
 
-def _in_folder(name, folder): return folder/Path(name).expanduser()
+def _in_folder(name, folder): return folder/check_path('file', name)
 
 def _pixels_in(v):
     if isinstance(v, dict): v = v.get('bytes') or v.get('path')
-    return Path(v).expanduser() if isinstance(v, str) else v
+    return check_path('file', v) if isinstance(v, str) else v
 
 def _elsewhere(name, folder):
     "The file that another machine's name means: back slashes turned, and upper folders left away"
@@ -605,7 +607,7 @@ def table_from_mosaics(
 def data_root() -> Path: # $CNN_FINETUNE_DATA, else a cache folder in the home folder
     "Where data sets that are not yours are looked for"
     usual = Path.home()/'.cache'/'cnn_finetune'
-    return Path(os.environ.get('CNN_FINETUNE_DATA', usual)).expanduser()
+    return check_path('CNN_FINETUNE_DATA', os.environ.get('CNN_FINETUNE_DATA') or usual)
 
 # %% ../nbs/06_tables.ipynb #1ffaa6ca
 def table_from_mnist(
