@@ -671,7 +671,8 @@ SOURCES = dict(mnist=table_from_mnist, digits=table_from_digits,
 _OTHER = {'.zip .tar .gz .tgz .7z .rar .bz2 .xz': 'an archive; unpack it and give the folder',
     '.xlsx .xls .ods': 'a spreadsheet; save it as CSV',
     '.json': 'JSON; write it as CSV, or as JSON lines (.jsonl) with one object a line',
-    '.pkl .pickle .pt .pth .npy .npz .h5 .hdf5 .mat': 'no table of files; give a folder, or a data frame'}
+    '.pkl .pickle .pt .pth .npy .npz .h5 .hdf .hdf5 .mat':
+        'no table of files; give a folder, or a data frame'}
 
 def table_from(
     source, # A folder, a CSV, a data frame, or the name of a data set: mnist, digits, textures
@@ -719,13 +720,12 @@ def _refuse_other(path):
 def _described(path, columns):
     "The table of a Hugging Face image folder, whose files are described by metadata.csv or .jsonl"
     if not path.is_dir(): return None
-    names = [f'metadata{e}' for e in ('.csv', *_READERS)]
-    found = [(d, d/n) for d in (path, *_subfolders(path)) for n in names
-        if os.path.isfile(d/n)] # False where the folder is shut
+    files = {d: _metadata(d) for d in (path, *_subfolders(path))}
+    found = [(d, f) for d, f in files.items() if f]
     if not found: return None
     label_col = columns['label_col']
     frames = [_read_table(f, columns['file_col'], d, columns['suffix'])[0] for d, f in found]
-    if not all(_named_column(frame, label_col) in frame for frame in frames):
+    if not all(_has_labels(frame, label_col) for frame in frames):
         if _subfolders(path): return None
         raise InputError(f'{printable(found[0][1])}: no column {label_col!r} but {[*frames[0].columns]}; '
                          'name it with label_col')
@@ -734,4 +734,24 @@ def _described(path, columns):
         if d != path:
             table['split'] = table.split.where(table.split.ne(''),
                 split_of(d.name))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    _say_undescribed(path, table)
+    return table
+
+def _metadata(folder):
+    "The first file of a folder that describes its images, or None"
+    files = (folder/f'metadata{e}' for e in ('.csv', *_READERS))
+    return next((f for f in files if os.path.isfile(f)), None) # False where the folder is shut
+
+def _has_labels(frame, label_col):
+    label_col = _named_column(frame, label_col)
+    return all(c in frame for c in _class_columns(frame, label_col) or [label_col])
+
+def _say_undescribed(path, table):
+    "Warn of the images that no row names"
+    named = {os.path.abspath(i) for i in table.image if isinstance(i, (str, os.PathLike))}
+    known = image_endings()
+    lost = sorted(f for f in _below(path) if os.path.splitext(f)[1].lower() in known
+                  and os.path.abspath(f) not in named)
+    if lost: warnings.warn(f'{printable(path)}: images that no metadata names, left out: '
+                           f'{len(lost)}, such as {printable(os.path.relpath(lost[0], path))!r}')
