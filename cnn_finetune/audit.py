@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .core import *
 from .images import *
 from .tables import *
-from .tables import _labels
+from .tables import _labels, _number
 
 # %% ../nbs/07_audit.ipynb #fde90cb0
 SEVERITIES = dict(note=0, warning=3, error=1) # From mild to bad, with the exit code of a shell
@@ -82,6 +82,8 @@ def _misspelt(counts):
             f'class {name!r} of {counts[name]} may be a misspelt {c!r}', 'give it that name, or add more images')
 
 def _folded(name):
+    "What two spellings of one name have in common; of a number its value"
+    if (value := _number(str(name))) is not None: return value
     text = unicodedata.normalize('NFKD', str(name)).casefold()
     return ''.join(c for c in text if c.isalnum() or unicodedata.category(c)[0] == 'S') or text
 
