@@ -230,7 +230,8 @@ def _shapes(good, pre):
                      'a smaller size is faster and shows as much')
 
 def _other_shape(good, pre):
-    ratio, area = (good.h/good.w).median(), pre.height*pre.width
+    ratio = (good.h/good.w).median()
+    area = min(pre.height*pre.width, LARGEST**2/max(ratio, 1/ratio)) # No side is over LARGEST
     sides = [max(32, 32*round(math.sqrt(area*r)/32)) for r in (ratio, 1/ratio)]
     sees = [_seen(good, p).quantile(.1) for p in (pre, replace(pre, size=tuple(sides)))]
     more = sees[1] > sees[0] # Not where some are wide and some tall
