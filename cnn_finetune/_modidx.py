@@ -349,6 +349,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'cnn_finetune.data._number': ('data.html#_number', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data._own_split': ('data.html#_own_split', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data._random_box': ('data.html#_random_box', 'cnn_finetune/data.py'),
+                                   'cnn_finetune.data._remedy': ('data.html#_remedy', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data._say_unvalidated': ('data.html#_say_unvalidated', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data._several': ('data.html#_several', 'cnn_finetune/data.py'),
                                    'cnn_finetune.data._transforms': ('data.html#_transforms', 'cnn_finetune/data.py'),

@@ -481,8 +481,11 @@ def _opened(self:ImageSet, i):
     except InputError: raise
     except Exception as e:
         why = image_error(file, self.pre) or f'cannot be read ({e})'
-        raise InputError(f'{printable(file)}: {why}; it could be read when the run '
-                         'began; mend it, then start again or resume') from None
+        raise InputError(f'{printable(file)}: {why}; {_remedy(stamp)}') from None
+
+def _remedy(stamp):
+    if stamp is None: return 'mend it, or give another file'
+    return 'it could be read when the run began; mend it, then start again or resume'
 
 # %% ../nbs/08_data.ipynb #f362e6dd
 def ahead(
