@@ -162,7 +162,7 @@ def _without_leaks(table):
         if key not in table: continue
         for upper, lower in (('test', ('train', 'valid')),
             ('valid', ('train',))):
-            there = set(table[key][side.eq(upper)]) - {''}
+            there = set(table[key][side.eq(upper)].dropna()) - {''}
             drop |= (side.isin(lower) & table[key].isin(there)).to_numpy()
     if drop.any(): warnings.warn(
         f'{counted(drop.sum(), "image")} left out, because another side of the split has the same')
@@ -301,7 +301,7 @@ def _facts_table(table, facts):
     f = f.drop(columns=['range', 'size']).assign(low=low, high=high, h=h, w=w)
     names = [_name(v, i) for i, v in enumerate(table.image)]
     side = table.split.replace('', 'train').to_numpy()
-    group = table.group.to_numpy() if 'group' in table else None
+    group = table.group.where(table.group.ne('')).to_numpy() if 'group' in table else None
     f.insert(0, 'file', names)
     return f.assign(label=table.label.to_numpy(), split=table.split.to_numpy(), side=side,
         group=group)

@@ -61,25 +61,31 @@ def stratified_split(
 
 # %% ../nbs/08_data.ipynb #39b4c934
 def group_numbers(
-    rows:pd.DataFrame, # Perhaps with columns group and digest; an empty one names nothing
+    rows:pd.DataFrame, # Perhaps with columns group and digest; '', None and NaN name nothing
 ) -> np.ndarray|None: # A whole number for each row (n,); None if each row is alone
     "Rows of one group have one number, and so have rows with the same bytes"
-    keys = [rows[k].where(rows[k].ne(''), rows.index.astype(str)) for k in ('group', 'digest') if k in rows]
-    if not keys or all(k.is_unique for k in keys): return None
+    codes = [_key_numbers(rows[k]) for k in ('group', 'digest') if k in rows]
+    if all(len(np.unique(c)) == len(rows) for c in codes): return None
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
-    codes = [pd.factorize(k)[0] for k in keys]
     starts = len(rows) + np.cumsum([0] + [c.max() + 1 for c in codes])
     ends = np.concatenate([c + start for c, start in zip(codes, starts)])
     i = np.tile(np.arange(len(rows)), len(codes))
     graph = coo_array((np.ones(len(i)), (i, ends)), shape=(starts[-1],)*2)
     return connected_components(graph, directed=False)[1][:len(rows)]
 
+def _key_numbers(keys):
+    "A whole number for each key; each empty one has a number of its own"
+    codes = pd.factorize(keys.where(keys.ne('')))[0] # -1 where nothing is named
+    alone = codes < 0
+    codes[alone] = codes.max(initial=0) + 1 + np.arange(alone.sum())
+    return codes
+
 def group_members(
     groups:list, # What each row belongs to (n,)
 ) -> list[np.ndarray]: # Places of the rows of each group, in the order in which the groups appear
     "The rows of each group"
-    codes, _ = pd.factorize(np.asarray(groups))
+    codes, _ = pd.factorize(_key_numbers(pd.Series(np.asarray(groups))))
     rows = np.argsort(codes, kind='stable')
     return np.split(rows, np.flatnonzero(np.diff(codes[rows])) + 1)
 

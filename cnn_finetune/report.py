@@ -214,7 +214,8 @@ def cross_validate(self:CNNLearner,
     logits = held_out_logits(x, y, fold, solve, w, len(self.cnn.classes), group_numbers(t))
     probs = ACTIVATIONS[self.cnn.kind](logits)
     found = REPORTS[self.cnn.kind](y, probs, self.dls.vocab, list(t.image))
-    return CrossValidation(found, fold, _interval(found, t.get('group')))
+    own = group_numbers(t.filter(['group']))
+    return CrossValidation(found, fold, _interval(found, own))
 
 def _right(report): # With several labels, every one
     right = report.predicted == report.targets
@@ -222,7 +223,7 @@ def _right(report): # With several labels, every one
 
 def _interval(report, groups, draws=1000, seed=42):
     if groups is None: return report.interval
-    of_group = pd.Series(_right(report)).groupby(groups.to_numpy())
+    of_group = pd.Series(_right(report)).groupby(groups)
     right = of_group.agg(['sum', 'count'])
     drawn = np.random.default_rng(seed).integers(0, len(right), (draws, len(right)))
     hit, n = (right[c].to_numpy()[drawn].sum(1) for c in ('sum', 'count'))
@@ -250,8 +251,8 @@ def macro(self:Report,
 
 def _grouped_counts(pairs, groups, k):
     "A confusion matrix for each group; images with the same answer weigh as one group each"
+    if groups is not None: groups = group_numbers(pd.DataFrame(dict(group=np.asarray(groups))))
     if groups is None: groups = np.arange(len(pairs))
-    else: groups = np.unique(groups, return_inverse=True)[1]
     counts = np.zeros((groups.max() + 1, k*k))
     np.add.at(counts, (groups, pairs), 1)
     return counts.reshape(-1, k, k)

@@ -633,7 +633,7 @@ def with_groups(
     group, # 'parent', a column, a regular expression with (...), or a function of the file's name
     frame:pd.DataFrame=None, # Where the columns are; default the table
 ) -> pd.DataFrame: # The same rows with a column group
-    "Name the group of each image"
+    "Name the group of each image; NaN where it has none"
     frame = table if frame is None else frame
     if group is None: return table
     if isinstance(group, str) and group in frame:
@@ -647,7 +647,7 @@ def with_groups(
     return table.assign(group=[rule(f) for f in table.image])
 
 def _group_rule(group, frame):
-    if callable(group): return lambda f: str(group(Path(f).name))
+    if callable(group): return lambda f: _key(group(Path(f).name))
     if group == 'parent': return lambda f: str(Path(f).parent)
     written = isinstance(group, str) and '(' in group
     try: pattern = re.compile(group) if written else None
@@ -660,8 +660,10 @@ def _group_rule(group, frame):
 
 def _matched(pattern, name):
     found = pattern.search(name)
-    if found: return found[1]
+    if found: return _key(found[1])
     raise InputError(f'group: {printable(name)!r} does not match {pattern.pattern!r}')
+
+def _key(value): return None if _missing(value) else str(value)
 
 # %% ../nbs/06_tables.ipynb #04fd52c5
 NAMED = 'dataset:' # Before a name in SOURCES that is no folder, whatever folders there are
