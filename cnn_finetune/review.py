@@ -63,8 +63,14 @@ def _title(data): return Path(data).absolute().name or 'Images'
 
 def _as_json(value):
     "Readable JSON of the real names; dumps leaves some characters that a terminal obeys"
-    text = jsonlib.dumps(value, indent=1, ensure_ascii=False)
+    text = jsonlib.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
     return re.sub('[\x7f-\x9f\ud800-\udfff]', lambda m: f'\\u{ord(m[0]):04x}', text)
+
+def _finite(value):
+    "The same with None for NaN and infinity, which JSON lacks"
+    if isinstance(value, dict): return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [*map(_finite, value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 def _summary(found, most=5):
     lines = [repr(found).split('\n')[0]]
@@ -119,17 +125,18 @@ def report_text(
 def report_dict(
     report:Report, # Any
 ) -> dict: # For JSON
-    "A report as plain data"
-    if not isinstance(report, Report): return dict(images=report.n, accuracy=report.accuracy,
-        interval=list(report.interval), f1_micro=report.f1_micro, f1_macro=report.f1_macro,
-        mean_average_precision=report.mean_ap, classes=report.table().to_dict('index'),
-        vocab=report.vocab, errors=report.errors().to_dict('records'))
+    "A report as plain data; a score that cannot be known is None"
+    own = _own_facts(report) if isinstance(report, Report) else dict(f1_micro=report.f1_micro,
+        f1_macro=report.f1_macro, mean_average_precision=report.mean_ap)
+    return _finite(dict(images=report.n, accuracy=report.accuracy, interval=list(report.interval),
+        **own, classes=report.table().to_dict('index'), vocab=report.vocab,
+        errors=report.errors().to_dict('records')))
+
+def _own_facts(report):
+    "Of images with one label each"
     c = report.calibration()
-    return dict(images=report.n, accuracy=report.accuracy, interval=list(report.interval),
-        macro=report.macro().to_dict('index'), classes=report.table().to_dict('index'),
-        confusion=report.confusion().to_numpy().tolist(), vocab=report.vocab,
-        ece=c.ece, ece_by_chance=c.by_chance, temperature=c.temperature,
-        errors=report.errors().to_dict('records'))
+    return dict(macro=report.macro().to_dict('index'), ece=c.ece, ece_by_chance=c.by_chance,
+                temperature=c.temperature, confusion=report.confusion().to_numpy().tolist())
 
 # %% ../nbs/23_review.ipynb #6b97f406
 def _judged_rows(table, predictor, unknown):
