@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .core import *
 from .images import *
 from .tables import *
-from .tables import _labels
+from .tables import _labels, _number
 
 # %% ../nbs/07_audit.ipynb #fde90cb0
 SEVERITIES = dict(note=0, warning=3, error=1) # From mild to bad, with the exit code of a shell
@@ -35,7 +35,7 @@ class Audit:
     def exit_code(self): return SEVERITIES.get(self.worst, 0)
     def __repr__(self):
         facts, found = self.summary.items(), self.findings.head(30)
-        head = '; '.join(f'{k} {_plainly(v)}' for k, v in facts)
+        head = '; '.join(f"{k.replace('_', ' ')} {_plainly(v)}" for k, v in facts if v is not None)
         lines = [f'{f.severity}: {_line(f)}' for f in found.itertuples()]
         more = len(self.findings) - 30
         if more > 0: lines.append(f'and {more} more; --csv writes them all')
@@ -58,7 +58,7 @@ def _unreadable(facts):
 def _classes(good, validated):
     labels = good.label[good.split.ne('test')].explode() # A tuple counts for each of its classes
     counts = labels.value_counts()
-    if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}',
+    if len(counts) < 2: yield ('error', 'classes', '', f'classes: only {list(counts.index)}' if len(counts) else 'classes: none',
                                'a classifier needs images of two classes or more')
     elif validated and not good.split.eq('valid').any() and counts.min() < 2: yield (
         'error', 'classes', '', f'class {counts.idxmin()!r} has 1 image',
@@ -82,6 +82,8 @@ def _misspelt(counts):
             f'class {name!r} of {counts[name]} may be a misspelt {c!r}', 'give it that name, or add more images')
 
 def _folded(name):
+    "What two spellings of one name have in common; of a number its value"
+    if (value := _number(str(name))) is not None: return value
     text = unicodedata.normalize('NFKD', str(name)).casefold()
     return ''.join(c for c in text if c.isalnum() or unicodedata.category(c)[0] == 'S') or text
 
@@ -160,7 +162,7 @@ def _without_leaks(table):
         if key not in table: continue
         for upper, lower in (('test', ('train', 'valid')),
             ('valid', ('train',))):
-            there = set(table[key][side.eq(upper)]) - {''}
+            there = set(table[key][side.eq(upper)].dropna()) - {''}
             drop |= (side.isin(lower) & table[key].isin(there)).to_numpy()
     if drop.any(): warnings.warn(
         f'{counted(drop.sum(), "image")} left out, because another side of the split has the same')
@@ -228,7 +230,8 @@ def _shapes(good, pre):
                      'a smaller size is faster and shows as much')
 
 def _other_shape(good, pre):
-    ratio, area = (good.h/good.w).median(), pre.height*pre.width
+    ratio = (good.h/good.w).median()
+    area = min(pre.height*pre.width, LARGEST**2/max(ratio, 1/ratio)) # No side is over LARGEST
     sides = [max(32, 32*round(math.sqrt(area*r)/32)) for r in (ratio, 1/ratio)]
     sees = [_seen(good, p).quantile(.1) for p in (pre, replace(pre, size=tuple(sides)))]
     more = sees[1] > sees[0] # Not where some are wide and some tall
@@ -298,7 +301,7 @@ def _facts_table(table, facts):
     f = f.drop(columns=['range', 'size']).assign(low=low, high=high, h=h, w=w)
     names = [_name(v, i) for i, v in enumerate(table.image)]
     side = table.split.replace('', 'train').to_numpy()
-    group = table.group.to_numpy() if 'group' in table else None
+    group = table.group.where(table.group.ne('')).to_numpy() if 'group' in table else None
     f.insert(0, 'file', names)
     return f.assign(label=table.label.to_numpy(), split=table.split.to_numpy(), side=side,
         group=group)
@@ -309,7 +312,7 @@ def _name(image, i):
 def _summary(facts, good, pre):
     h, w = good.h.median(), good.w.median()
     made = dict(images=len(facts), unreadable=len(facts) - len(good),
-        splits=facts.split.replace('', 'to split').value_counts().to_dict(),
+        splits=facts.split.replace('', 'none').value_counts().to_dict(),
         classes=facts.label.explode().value_counts(sort=False).to_dict(),
             modes=good['mode'].value_counts().to_dict())
     if not len(good): return made

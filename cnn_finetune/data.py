@@ -61,25 +61,31 @@ def stratified_split(
 
 # %% ../nbs/08_data.ipynb #39b4c934
 def group_numbers(
-    rows:pd.DataFrame, # Perhaps with columns group and digest; an empty one names nothing
+    rows:pd.DataFrame, # Perhaps with columns group and digest; '', None and NaN name nothing
 ) -> np.ndarray|None: # A whole number for each row (n,); None if each row is alone
     "Rows of one group have one number, and so have rows with the same bytes"
-    keys = [rows[k].where(rows[k].ne(''), rows.index.astype(str)) for k in ('group', 'digest') if k in rows]
-    if not keys or all(k.is_unique for k in keys): return None
+    codes = [_key_numbers(rows[k]) for k in ('group', 'digest') if k in rows]
+    if all(len(np.unique(c)) == len(rows) for c in codes): return None
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
-    codes = [pd.factorize(k)[0] for k in keys]
     starts = len(rows) + np.cumsum([0] + [c.max() + 1 for c in codes])
     ends = np.concatenate([c + start for c, start in zip(codes, starts)])
     i = np.tile(np.arange(len(rows)), len(codes))
     graph = coo_array((np.ones(len(i)), (i, ends)), shape=(starts[-1],)*2)
     return connected_components(graph, directed=False)[1][:len(rows)]
 
+def _key_numbers(keys):
+    "A whole number for each key; each empty one has a number of its own"
+    codes = pd.factorize(keys.where(keys.ne('')))[0] # -1 where nothing is named
+    alone = codes < 0
+    codes[alone] = codes.max(initial=0) + 1 + np.arange(alone.sum())
+    return codes
+
 def group_members(
     groups:list, # What each row belongs to (n,)
 ) -> list[np.ndarray]: # Places of the rows of each group, in the order in which the groups appear
     "The rows of each group"
-    codes, _ = pd.factorize(np.asarray(groups))
+    codes, _ = pd.factorize(_key_numbers(pd.Series(np.asarray(groups))))
     rows = np.argsort(codes, kind='stable')
     return np.split(rows, np.flatnonzero(np.diff(codes[rows])) + 1)
 
@@ -289,7 +295,7 @@ class MultiLabel:
         shape = dict(to_np=True, invert_arg=True, flatten=False)
         return [AccumMetric(f, name=name, **shape) for name, f in _SCORES.items()]
     def counts(self, y): return torch.as_tensor(y).sum(0)
-    def class_weights(self, counts, n): return (n - counts)/counts.clamp(1)
+    def class_weights(self, counts, n): return (n - counts).clamp(1)/counts.clamp(1)
     def log_prior(self, counts, n):
         return (counts.clamp(1)/(n - counts).clamp(1)).log()
     def draws(self, y, counts): # By the rarest class of each image
@@ -481,8 +487,11 @@ def _opened(self:ImageSet, i):
     except InputError: raise
     except Exception as e:
         why = image_error(file, self.pre) or f'cannot be read ({e})'
-        raise InputError(f'{printable(file)}: {why}; it could be read when the run '
-                         'began; mend it, then start again or resume') from None
+        raise InputError(f'{printable(file)}: {why}; {_remedy(stamp)}') from None
+
+def _remedy(stamp):
+    if stamp is None: return 'mend it, or give another file'
+    return 'it could be read when the run began; mend it, then start again or resume'
 
 # %% ../nbs/08_data.ipynb #f362e6dd
 def ahead(

@@ -94,6 +94,7 @@ def _bits(values):
 # %% ../nbs/04_images.ipynb #6ca0b12f
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26
 _FORMATS = None
+_UNREAD = 'EPS', 'WMF', 'HDF5', 'GRIB', 'BUFR', 'MPEG' # Pillow has no decoder of its own
 _HEIF = '.heic', '.heif', '.hif'
 _BRANDS = b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'
 
@@ -101,7 +102,7 @@ def _formats():
     global _FORMATS
     if _FORMATS is None:
         Image.init()
-        known = [f for f in Image.OPEN if f not in ('EPS', 'WMF')]
+        known = [f for f in Image.OPEN if f not in _UNREAD]
         _FORMATS = sorted(known, key=_is_rare)
     return _FORMATS
 
@@ -303,7 +304,7 @@ def image_facts(
         if isinstance(source, bytes) and not source: return Facts('empty (0 bytes)')
         digest = _digest(source)
         return _facts(source, pre, cache, digest, stamp)
-    except _FAULTS as e: return Facts(_fault(e, pre, source), digest, stamp)
+    except Exception as e: return Facts(_fault(e, pre, source), digest, stamp)
 
 def file_stamp(
     file:str|Path, # An existing file
@@ -363,9 +364,6 @@ def _glance(im):
     ends = _ends(im)
     if max(high - low for low, high in ends) >= 64: return ends
 
-_FAULTS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError,
-           OverflowError, MemoryError, AttributeError, Image.DecompressionBombError)
-
 def _fault(e, pre, source):
     if isinstance(e, FileNotFoundError): return 'no such file'
     if isinstance(e, PermissionError): return 'you may not read it'
@@ -375,8 +373,11 @@ def _fault(e, pre, source):
         if not tiff: return 'not an image'
         return 'a TIFF of a kind that Pillow does not read; save it as PNG'
     if isinstance(e, InputError): return str(e)
-    if not isinstance(e, Image.DecompressionBombError): return f'damaged ({e})'
-    return f'over {pre.max_pixels/1e6:.0f} megapixels; raise max_pixels'
+    if isinstance(e, Image.DecompressionBombError):
+        return f'over {pre.max_pixels/1e6:.0f} megapixels; raise max_pixels'
+    what = str(e) or type(e).__name__
+    if not isinstance(e, NotImplementedError): return f'damaged ({what})'
+    return f'of a kind that Pillow does not read ({what}); save it as PNG'
 
 # %% ../nbs/04_images.ipynb #27cb1ba4
 def image_error(

@@ -214,7 +214,8 @@ def cross_validate(self:CNNLearner,
     logits = held_out_logits(x, y, fold, solve, w, len(self.cnn.classes), group_numbers(t))
     probs = ACTIVATIONS[self.cnn.kind](logits)
     found = REPORTS[self.cnn.kind](y, probs, self.dls.vocab, list(t.image))
-    return CrossValidation(found, fold, _interval(found, t.get('group')))
+    own = group_numbers(t.filter(['group']))
+    return CrossValidation(found, fold, _interval(found, own))
 
 def _right(report): # With several labels, every one
     right = report.predicted == report.targets
@@ -222,7 +223,7 @@ def _right(report): # With several labels, every one
 
 def _interval(report, groups, draws=1000, seed=42):
     if groups is None: return report.interval
-    of_group = pd.Series(_right(report)).groupby(groups.to_numpy())
+    of_group = pd.Series(_right(report)).groupby(groups)
     right = of_group.agg(['sum', 'count'])
     drawn = np.random.default_rng(seed).integers(0, len(right), (draws, len(right)))
     hit, n = (right[c].to_numpy()[drawn].sum(1) for c in ('sum', 'count'))
@@ -250,8 +251,8 @@ def macro(self:Report,
 
 def _grouped_counts(pairs, groups, k):
     "A confusion matrix for each group; images with the same answer weigh as one group each"
+    if groups is not None: groups = group_numbers(pd.DataFrame(dict(group=np.asarray(groups))))
     if groups is None: groups = np.arange(len(pairs))
-    else: groups = np.unique(groups, return_inverse=True)[1]
     counts = np.zeros((groups.max() + 1, k*k))
     np.add.at(counts, (groups, pairs), 1)
     return counts.reshape(-1, k, k)
@@ -310,14 +311,22 @@ def errors(self:Report,
     path:str|Path=None, # A CSV that does not exist yet, to write them to
 ) -> pd.DataFrame: # Columns image, label, predicted, probability (of the prediction), of_label
     "The images that are wrong, costliest first"
-    wrong = np.flatnonzero(self.predicted != self.targets)
     v = np.array(self.vocab, dtype=object)
-    of_label = self.probs[wrong, self.targets[wrong]]
-    order = wrong[np.argsort(of_label, kind='stable')]
-    table = pd.DataFrame(dict(image=[self.images[i] for i in order],
-        label=v[self.targets[order]], predicted=v[self.predicted[order]],
-        probability=self.probs[order].max(1),
-        of_label=self.probs[order, self.targets[order]]))
+    return _errors(self, lambda y: v[y], self.probs.max(1), path)
+
+@patch
+def _of_label(self:Report): return self.probs[np.arange(self.n), self.targets]
+
+def _costliest(report):
+    "Places of the images that are wrong, the least probable label first"
+    wrong, p = np.flatnonzero(~_right(report)), report._of_label()
+    return wrong[np.argsort(p[wrong], kind='stable')]
+
+def _errors(report, named, probability, path):
+    order = _costliest(report)
+    table = pd.DataFrame(dict(image=[report.images[i] for i in order],
+        label=named(report.targets[order]), predicted=named(report.predicted[order]),
+        probability=probability[order], of_label=report._of_label()[order]))
     if path is None: return table
     text = table.to_csv(index=False).encode('utf-8', 'backslashreplace')
     write_whole(refuse_existing(path, 'file'), text)
@@ -620,17 +629,20 @@ def table(self:MultiReport
     return pd.DataFrame(columns, index=self.vocab)
 
 @patch
-def errors(self:MultiReport
+def errors(self:MultiReport,
+    path:str|Path=None, # A CSV that does not exist yet, to write them to
 ) -> pd.DataFrame: # Columns image, label, predicted, probability (of the predicted set), of_label
     "The images with a wrong label, costliest first"
-    wrong = np.flatnonzero((self.predicted != self.targets).any(1))
-    def of_set(y): return np.where(y == 1, self.probs, 1 - self.probs).prod(1)
-    p, q = of_set(self.predicted), of_set(self.targets)
-    order = wrong[np.argsort(q[wrong], kind='stable')]
     def words(row): return ', '.join(c for c, has in zip(self.vocab, row) if has)
-    def named(y): return [words(row) for row in y[order]]
-    return pd.DataFrame(dict(image=[self.images[i] for i in order], label=named(self.targets),
-        predicted=named(self.predicted), probability=p[order], of_label=q[order]))
+    def named(y): return [*map(words, y)]
+    return _errors(self, named, _of_set(self, self.predicted), path)
+
+@patch
+def _of_label(self:MultiReport): return _of_set(self, self.targets)
+
+def _of_set(report, y):
+    "Probability of a set of labels of each image, as if the labels were independent"
+    return np.where(y == 1, report.probs, 1 - report.probs).prod(1)
 
 @patch
 def _repr_html_(self:MultiReport): return _report_html(self)
@@ -669,9 +681,9 @@ def compare_reports(
     second:Report, # Of another one, on the same images in the same order
 ) -> Comparison: # Shows counts and p; `.rows` are the images that decide
     "Which of two networks is better, by McNemar's exact test"
-    if first.n != second.n or (first.targets != second.targets).any(): raise InputError(
+    if not np.array_equal(first.targets, second.targets): raise InputError(
         'second: other images than first; report both on the same loader')
-    a, b = (r.predicted == r.targets for r in (first, second))
+    a, b = map(_right, (first, second))
     k, m = int((a & ~b).sum()), int((b & ~a).sum())
     p = binomtest(k, k + m).pvalue if k + m else 1.
     return Comparison(k, m, first.n, float(p), np.flatnonzero(a != b))

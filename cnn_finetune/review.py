@@ -22,7 +22,7 @@ from .inspection import _one_file
 from .learner import *
 from .network import *
 from .report import *
-from .report import _class_html, _data_address, _jpeg_address
+from .report import _class_html, _costliest, _data_address, _jpeg_address
 from .why import *
 
 # %% ../nbs/23_review.ipynb #a86ce960
@@ -63,8 +63,14 @@ def _title(data): return Path(data).absolute().name or 'Images'
 
 def _as_json(value):
     "Readable JSON of the real names; dumps leaves some characters that a terminal obeys"
-    text = jsonlib.dumps(value, indent=1, ensure_ascii=False)
+    text = jsonlib.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
     return re.sub('[\x7f-\x9f\ud800-\udfff]', lambda m: f'\\u{ord(m[0]):04x}', text)
+
+def _finite(value):
+    "The same with None for NaN and infinity, which JSON lacks"
+    if isinstance(value, dict): return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [*map(_finite, value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 def _summary(found, most=5):
     lines = [repr(found).split('\n')[0]]
@@ -119,17 +125,18 @@ def report_text(
 def report_dict(
     report:Report, # Any
 ) -> dict: # For JSON
-    "A report as plain data"
-    if not isinstance(report, Report): return dict(images=report.n, accuracy=report.accuracy,
-        interval=list(report.interval), f1_micro=report.f1_micro, f1_macro=report.f1_macro,
-        mean_average_precision=report.mean_ap, classes=report.table().to_dict('index'),
-        vocab=report.vocab, errors=report.errors().to_dict('records'))
+    "A report as plain data; a score that cannot be known is None"
+    own = _own_facts(report) if isinstance(report, Report) else dict(f1_micro=report.f1_micro,
+        f1_macro=report.f1_macro, mean_average_precision=report.mean_ap)
+    return _finite(dict(images=report.n, accuracy=report.accuracy, interval=list(report.interval),
+        **own, classes=report.table().to_dict('index'), vocab=report.vocab,
+        errors=report.errors().to_dict('records')))
+
+def _own_facts(report):
+    "Of images with one label each"
     c = report.calibration()
-    return dict(images=report.n, accuracy=report.accuracy, interval=list(report.interval),
-        macro=report.macro().to_dict('index'), classes=report.table().to_dict('index'),
-        confusion=report.confusion().to_numpy().tolist(), vocab=report.vocab,
-        ece=c.ece, ece_by_chance=c.by_chance, temperature=c.temperature,
-        errors=report.errors().to_dict('records'))
+    return dict(macro=report.macro().to_dict('index'), ece=c.ece, ece_by_chance=c.by_chance,
+                temperature=c.temperature, confusion=report.confusion().to_numpy().tolist())
 
 # %% ../nbs/23_review.ipynb #6b97f406
 def _judged_rows(table, predictor, unknown):
@@ -170,7 +177,7 @@ def _targets(labels, predictor):
 
 def _readable(rows, answers, bad):
     check_one_of('bad', bad, ('raise', 'skip'))
-    wrong = [str(a) for a in answers if a.error]
+    wrong = [printable(f'{a.image}: {a.error}') for a in answers if a.error]
     if wrong and bad == 'raise': raise InputError(
         f"{len(wrong)} of {len(rows)} images cannot be read: {'; '.join(wrong[:5])}. "
         "Repair or remove them, or pass bad='skip'")
@@ -215,7 +222,7 @@ def write_page(
     found:Inspection=None, # From `learn.inspect()`
     report:Report=None, # From `learn.report()`
     learn:CNNLearner=None, # Whose plan and history are told, and which opens the images
-    images:list=None, # Of the report (n,), where no learner is given
+    images:list=None, # Of the report (n,); with a learner, default those that the report names
     net:CNN=None, # The network of the report, where no learner is given
     title:str='Images', # Shown at the top
 ) -> Path: # The file
@@ -228,7 +235,7 @@ def review_page(
     found:Inspection=None, # From `learn.inspect()`
     report:Report=None, # From `learn.report()`
     learn:CNNLearner=None, # Whose history is told, and which opens the images
-    images:list=None, # Of the report (n,), where no learner is given
+    images:list=None, # Of the report (n,); with a learner, default those that the report names
     net:CNN=None, # The network of the report, where no learner is given
     title:str='Images', # Shown at the top
     notes:list=(), # Lines of text below it, such as the accuracy on test images
@@ -238,14 +245,16 @@ def review_page(
 ) -> str: # HTML
     "The page that `write_page` writes; the same arguments give the same bytes"
     rows = _page_rows(found, report)
-    if learn is not None: net, images = learn.cnn, _sources(learn, found, images)
+    if learn is not None: net, images = learn.cnn, _sources(learn, found, report, images)
+    images = [] if images is None else list(images)
+    files = _all_files(found, learn, images)
     if leaks is not None: rows, images = _with_leaks(rows, report, images, leaks, learn)
-    _add_thumbnails(rows, images or [], net, looks)
-    data = dict(rows=rows, all=_all_files(found, learn), kinds=_counts(rows),
-                map=_map(found, report, places, rows, images or [], net))
+    _add_thumbnails(rows, images, net, looks)
+    data = dict(rows=rows, all=files, kinds=_counts(rows),
+                map=_map(found, report, places, rows, images, net))
     body = ''.join([f'<h1>{escape(printable(title))}</h1>', _figures(found, report, learn, notes),
                     _MAP if data['map'] else '', _parts(data) if rows else ''])
-    text = jsonlib.dumps(data, ensure_ascii=True).replace('<', '\\u003c')
+    text = jsonlib.dumps(_finite(data), allow_nan=False).replace('<', '\\u003c')
     script = (f'<script type="application/json" id="data">{text}</script>'
               f'<script>{_TOOLS}{_MAPPED if data["map"] else ""}{_SCRIPT if rows else ""}</script>'
               ) if rows or data['map'] else ''
@@ -266,10 +275,9 @@ def _page_rows(found, report):
                 near=int(other[i] if i in other else _nearest_file(found, i)),
                 close=round(float(r.cosine), 3)))
     elif report is not None:
-        place = {f: i for i, f in enumerate(report.images)}
-        for r in report.errors().itertuples():
+        for i, r in zip(_costliest(report), report.errors().itertuples()):
             rows.append(dict(file=r.image, label=r.label, split='', guess=r.predicted,
-                place=place[r.image], p=round(float(r.of_label), 4), why=['error'], near=-1, close=0))
+                place=int(i), p=round(float(r.of_label), 4), why=['error'], near=-1, close=0))
     return rows
 
 def _other_copies(found):
@@ -286,8 +294,9 @@ def _nearest_file(found, i):
     files = found.table.image
     return next((j for j in found.near[i] if not _one_file(files[i], files[j])), found.near[i, 0])
 
-def _sources(learn, found, images):
-    if found is None: return learn.dls.valid_ds.items if images is None else images
+def _sources(learn, found, report, images):
+    "The images that the rows of the page count"
+    if found is None: return report.sources if images is None and report is not None else images
     table = learn.dls.table
     return list(table.image if found.test is None else table.image[table.split.ne('test')])
 
@@ -359,17 +368,29 @@ def _sheet(images, net):
 
 def _is_file(images, i): return i < len(images) and isinstance(images[i], (str, os.PathLike))
 
-def _looked_at(net, image): return _data_address(explain(net, image).overlay(), net.pre)
+def _looked_at(net, image):
+    "The image beside what speaks for the answer; '' for a network without maps"
+    try: return _data_address(explain(net, image).overlay(), net.pre)
+    except InputError: return ''
 
-def _all_files(found, learn, most=20_000):
+def _all_files(found, learn, images, most=20_000):
     "Every image with label, split and number of its copies, those first that the rows of the page count"
     if learn is None or learn.dls.table is None or learn.cnn.kind != 'multiclass': return []
     t = learn.dls.table
-    if found is None: t = pd.concat([t[t.split.eq(s)] for s in ('valid', 'train', 'test')])
+    if len(t) > most or None in _full_paths(t.image): return []
+    if found is None: t = _shown_first(t, _full_paths(images))
     elif found.test is not None: t = pd.concat([t[t.split.ne('test')], t[t.split.eq('test')]])
-    if len(t) > most or not all(isinstance(f, (str, os.PathLike)) for f in t.image): return []
-    columns = map(os.path.abspath, t.image), t.label, t.split, *_copy_numbers(found)
+    columns = _full_paths(t.image), t.label, t.split, *_copy_numbers(found)
     return [*map(list, zip(*columns))]
+
+def _full_paths(images):
+    return [os.path.abspath(i) if isinstance(i, (str, os.PathLike)) else None for i in images]
+
+def _shown_first(table, shown):
+    "The split that is shown before the others; no rows where it is no split"
+    parts = [table[table.split.eq(s)] for s in ('valid', 'train', 'test')]
+    t = pd.concat(sorted(parts, key=lambda p: _full_paths(p.image) != shown))
+    return t if _full_paths(t.image[:len(shown)]) == shown else t[:0]
 
 def _copy_numbers(found):
     "The column `copies` of `corrections`, where copies were looked for"

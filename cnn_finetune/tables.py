@@ -11,11 +11,13 @@ __all__ = ['SPLIT_WORDS', 'LABELS', 'TEXTURES', 'NAMED', 'SOURCES', 'split_of', 
 import csv, json, os, re, warnings
 from contextlib import suppress
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from .core import *
 from .images import *
+from .images import _below
 
 # %% ../nbs/06_tables.ipynb #c679ee66
 def _table(images, labels, split='', **more):
@@ -170,9 +172,9 @@ def _question(root, below):
 
 # %% ../nbs/06_tables.ipynb #312da30c
 def _located(images, folder, suffix):
-    names = [i for i in images if isinstance(i, (str, os.PathLike))]
-    if len(names) < len(images): return [_pixels_in(i) for i in images]
-    names = [_ended(str(n), suffix) for n in names]
+    named = [isinstance(i, (str, os.PathLike, Integral)) for i in images]
+    if not all(named): return [_pixels_in(i) for i in images]
+    names = [_ended(str(n), suffix) for n in images]
     files = [_in_folder(n, folder) for n in names]
     lost = [i for i, f in enumerate(files) if not f.exists()]
     mended = {i: f for i in lost if (f := _elsewhere(names[i], folder))}
@@ -186,11 +188,11 @@ def _ended(name, suffix):
     if suffix and not suffix.startswith('.'): suffix = f'.{suffix}'
     return name if name.lower().endswith(suffix.lower()) else f'{name}{suffix}'
 
-def _in_folder(name, folder): return folder/Path(name).expanduser()
+def _in_folder(name, folder): return folder/check_path('file', name)
 
 def _pixels_in(v):
     if isinstance(v, dict): v = v.get('bytes') or v.get('path')
-    return Path(v).expanduser() if isinstance(v, str) else v
+    return check_path('file', v) if isinstance(v, str) else v
 
 def _elsewhere(name, folder):
     "The file that another machine's name means: back slashes turned, and upper folders left away"
@@ -211,7 +213,8 @@ def _hint(name, folder, suffix):
                                  f"{endings[0]}; pass suffix='{endings[0]}'")
     if folder.is_dir() and not Path(name).is_absolute():
         inner = [d for d in sorted(folder.iterdir()) if d.is_dir() and [*d.glob(f'{last}*')]]
-    if not inner: return
+    if not inner: raise InputError(f'{printable(lost)}: no such file, nor any other that is named; '
+                                   "pass folder='FOLDER', where they are")
     there = printable(inner[0])
     more = '' if (inner[0]/name).exists() else ' and suffix'
     raise InputError(f'{printable(lost)}: no such file, but one in {there}; '
@@ -266,6 +269,7 @@ def _named_column(frame, col):
 
 def _check_column(frame, col, name, option, likely):
     columns = [*frame.columns]
+    if not columns: raise InputError(f'{name}: empty; give a column with files and one with labels')
     if columns.count(col) > 1: raise InputError(
         f'{name}: two columns are called {col!r}; rename one')
     if columns.count(col): return
@@ -515,12 +519,15 @@ def _read_parquet(path):
     return frame.reset_index(drop=True), None
 
 def _read_jsonl(path):
-    rows = []
+    rows, n = [], 1
     try:
-        for n, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), 1):
+        for n, line in enumerate(path.read_text(encoding='utf-8-sig').split('\n'), 1):
             if line.strip(): rows.append((n, dict(json.loads(line))))
-    except (ValueError, TypeError) as e: raise InputError(
-        f'{printable(path)}: line {len(rows) + 1} is no JSON object ({e}); write one a line') from None
+    except UnicodeDecodeError as e: raise InputError(
+        f'{printable(path)}: not UTF-8 ({e}); save it as UTF-8') from None
+    except (ValueError, TypeError, RecursionError) as e: raise InputError(
+        f'{printable(path)}: line {n} is no JSON object ({e}); write one a line') from None
+    if not rows: raise InputError(f'{printable(path)}: empty; write one JSON object a line')
     return pd.DataFrame([row for _, row in rows], dtype=object), [n for n, _ in rows]
 
 _READERS = {'.parquet': _read_parquet, '.pq': _read_parquet, '.jsonl': _read_jsonl,
@@ -600,7 +607,7 @@ def table_from_mosaics(
 def data_root() -> Path: # $CNN_FINETUNE_DATA, else a cache folder in the home folder
     "Where data sets that are not yours are looked for"
     usual = Path.home()/'.cache'/'cnn_finetune'
-    return Path(os.environ.get('CNN_FINETUNE_DATA', usual)).expanduser()
+    return check_path('CNN_FINETUNE_DATA', os.environ.get('CNN_FINETUNE_DATA') or usual)
 
 # %% ../nbs/06_tables.ipynb #1ffaa6ca
 def table_from_mnist(
@@ -626,7 +633,7 @@ def with_groups(
     group, # 'parent', a column, a regular expression with (...), or a function of the file's name
     frame:pd.DataFrame=None, # Where the columns are; default the table
 ) -> pd.DataFrame: # The same rows with a column group
-    "Name the group of each image"
+    "Name the group of each image; NaN where it has none"
     frame = table if frame is None else frame
     if group is None: return table
     if isinstance(group, str) and group in frame:
@@ -640,7 +647,7 @@ def with_groups(
     return table.assign(group=[rule(f) for f in table.image])
 
 def _group_rule(group, frame):
-    if callable(group): return lambda f: str(group(Path(f).name))
+    if callable(group): return lambda f: _key(group(Path(f).name))
     if group == 'parent': return lambda f: str(Path(f).parent)
     written = isinstance(group, str) and '(' in group
     try: pattern = re.compile(group) if written else None
@@ -653,8 +660,10 @@ def _group_rule(group, frame):
 
 def _matched(pattern, name):
     found = pattern.search(name)
-    if found: return found[1]
+    if found: return _key(found[1])
     raise InputError(f'group: {printable(name)!r} does not match {pattern.pattern!r}')
+
+def _key(value): return None if _missing(value) else str(value)
 
 # %% ../nbs/06_tables.ipynb #04fd52c5
 NAMED = 'dataset:' # Before a name in SOURCES that is no folder, whatever folders there are
@@ -664,7 +673,8 @@ SOURCES = dict(mnist=table_from_mnist, digits=table_from_digits,
 _OTHER = {'.zip .tar .gz .tgz .7z .rar .bz2 .xz': 'an archive; unpack it and give the folder',
     '.xlsx .xls .ods': 'a spreadsheet; save it as CSV',
     '.json': 'JSON; write it as CSV, or as JSON lines (.jsonl) with one object a line',
-    '.pkl .pickle .pt .pth .npy .npz .h5 .hdf5 .mat': 'no table of files; give a folder, or a data frame'}
+    '.pkl .pickle .pt .pth .npy .npz .h5 .hdf .hdf5 .mat':
+        'no table of files; give a folder, or a data frame'}
 
 def table_from(
     source, # A folder, a CSV, a data frame, or the name of a data set: mnist, digits, textures
@@ -712,13 +722,12 @@ def _refuse_other(path):
 def _described(path, columns):
     "The table of a Hugging Face image folder, whose files are described by metadata.csv or .jsonl"
     if not path.is_dir(): return None
-    names = [f'metadata{e}' for e in ('.csv', *_READERS)]
-    found = [(d, d/n) for d in (path, *_subfolders(path)) for n in names
-        if os.path.isfile(d/n)] # False where the folder is shut
+    files = {d: _metadata(d) for d in (path, *_subfolders(path))}
+    found = [(d, f) for d, f in files.items() if f]
     if not found: return None
     label_col = columns['label_col']
     frames = [_read_table(f, columns['file_col'], d, columns['suffix'])[0] for d, f in found]
-    if not all(_named_column(frame, label_col) in frame for frame in frames):
+    if not all(_has_labels(frame, label_col) for frame in frames):
         if _subfolders(path): return None
         raise InputError(f'{printable(found[0][1])}: no column {label_col!r} but {[*frames[0].columns]}; '
                          'name it with label_col')
@@ -727,4 +736,24 @@ def _described(path, columns):
         if d != path:
             table['split'] = table.split.where(table.split.ne(''),
                 split_of(d.name))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    _say_undescribed(path, table)
+    return table
+
+def _metadata(folder):
+    "The first file of a folder that describes its images, or None"
+    files = (folder/f'metadata{e}' for e in ('.csv', *_READERS))
+    return next((f for f in files if os.path.isfile(f)), None) # False where the folder is shut
+
+def _has_labels(frame, label_col):
+    label_col = _named_column(frame, label_col)
+    return all(c in frame for c in _class_columns(frame, label_col) or [label_col])
+
+def _say_undescribed(path, table):
+    "Warn of the images that no row names"
+    named = {os.path.abspath(i) for i in table.image if isinstance(i, (str, os.PathLike))}
+    known = image_endings()
+    lost = sorted(f for f in _below(path) if os.path.splitext(f)[1].lower() in known
+                  and os.path.abspath(f) not in named)
+    if lost: warnings.warn(f'{printable(path)}: images that no metadata names, left out: '
+                           f'{len(lost)}, such as {printable(os.path.relpath(lost[0], path))!r}')

@@ -30,6 +30,8 @@ def class_map(
     stage = check_one_of('stage', stage or net.names[-2], net.names[:-1])
     with evaluating(net), torch.enable_grad():
         score, maps = _score_and_maps(net, x, stage)
+        if maps.ndim != 4: raise InputError(f'stage: {stage!r} of {net.arch} gives features '
+            'and no maps; explain a network that is not two side by side')
         _check_finite(score)
         chosen = score.argmax(1) if target is None else torch.as_tensor(target).expand(len(x))
         total = score.gather(1, chosen.to(score.device)[:, None]).sum()
