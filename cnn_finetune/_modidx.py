@@ -228,6 +228,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'cnn_finetune.core._lock': ('core.html#_lock', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core._no_number': ('core.html#_no_number', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core._once': ('core.html#_once', 'cnn_finetune/core.py'),
+                                   'cnn_finetune.core._one_thread_here': ('core.html#_one_thread_here', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core._processor': ('core.html#_processor', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core._remove': ('core.html#_remove', 'cnn_finetune/core.py'),
                                    'cnn_finetune.core._removed': ('core.html#_removed', 'cnn_finetune/core.py'),

@@ -342,8 +342,13 @@ def on_cores(
     if n == 1 or len(parts) == 1:
         with threads(1): return [f(part) for part in parts]
     if n not in _POOLS:
-        _POOLS[n] = ThreadPoolExecutor(n, initializer=_torch.set_num_threads, initargs=(1,))
+        _POOLS[n] = ThreadPoolExecutor(n, initializer=_one_thread_here)
     with threads(_torch.get_num_threads()): return list(_POOLS[n].map(f, parts))
+
+def _one_thread_here():
+    "A thread takes torch's number at its first use of torch; a number that is set before that is lost"
+    _torch.get_num_threads()
+    _torch.set_num_threads(1)
 
 # %% ../nbs/00_core.ipynb #73804686
 _BF16 = 'amx_bf16', 'avx512_bf16', 'arm_bf16', 'sve_bf16', 'bf16'

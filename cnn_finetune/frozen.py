@@ -192,7 +192,7 @@ def _pack(net, x):
     return net
 
 # %% ../nbs/11_frozen.ipynb #280ceb41
-PART_BYTES = 2**19 # One channel of the images that are computed together, at most
+PART_BYTES = 2**19 # About what one channel of the images that are computed together takes
 DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16)
 
 class FrozenFunction(nn.Module):
