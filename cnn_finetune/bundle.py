@@ -21,6 +21,7 @@ from . import __version__
 from .core import *
 from .frozen import *
 from .images import *
+from .images import _is_file, _listed
 from .network import *
 
 # %% ../nbs/22_bundle.ipynb #561a0710
@@ -369,17 +370,6 @@ def _batch(self:Predictor, images, names):
     probs = iter(self.probabilities(torch.stack(good)) if good else [])
     return [_answer(n, self.classes, next(probs), self.thresholds) if torch.is_tensor(r) else Prediction(n, error=r)
             for n, r in zip(names, read)]
-
-def _listed(images):
-    if _is_file(images):
-        path = check_path('image', images)
-        return image_files(path) if path.is_dir() else None
-    if isinstance(images, (Image.Image, np.ndarray)): return None
-    if hasattr(images, '__iter__'): return list(images)
-    raise InputError(f'image: a {type(images).__name__}; give a file, a folder, a PIL image, '
-                     'a uint8 array, or a list of them')
-
-def _is_file(image): return isinstance(image, (str, os.PathLike))
 
 def _name(image, i): return str(image) if _is_file(image) else f'image {i}'
 

@@ -127,7 +127,7 @@ def to_keras(
     return keras.Model(image, x, name=re.sub(r'\W', '_', net.arch))
 
 def _scale_offset(net):
-    mean, std = (getattr(net.input, k).flatten().double() for k in ('mean', 'std'))
+    mean, std = (getattr(net.input, k).flatten().cpu().double() for k in ('mean', 'std'))
     return (1/(255*std)).tolist(), (-mean/std).tolist()
 
 class KerasTwin:

@@ -596,6 +596,17 @@ def image_files(
     if files: other = f', but {counted(len(files), "other file")}; save them as PNG or JPEG'
     raise InputError(f'{name}: no images{other}, or remove the folder')
 
+def _listed(images):
+    if _is_file(images):
+        path = check_path('image', images)
+        return image_files(path) if path.is_dir() else None
+    if isinstance(images, (Image.Image, np.ndarray)): return None
+    if hasattr(images, '__iter__'): return list(images)
+    raise InputError(f'image: a {type(images).__name__}; give a file, a folder, a PIL image, '
+                     'a uint8 array, or a list of them')
+
+def _is_file(image): return isinstance(image, (str, os.PathLike))
+
 # %% ../nbs/04_images.ipynb #05cceffb
 JUNK = {'__macosx', '__pycache__', '@eadir', '@recycle', '@tmp', '#recycle', '#snapshot',
     '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'desktop.ini'}

@@ -27,6 +27,7 @@ from .data import *
 from .features import *
 from .frozen import *
 from .images import *
+from .images import _listed
 from .learner import *
 from .report import _html_image, _html_table, _html_text
 from .solve import *
@@ -568,16 +569,18 @@ def image_map(
 # %% ../nbs/20_inspect.ipynb #987098bd
 @patch
 def none_of_these(self:CNNLearner,
-    images, # Files, PIL images or uint8 arrays
+    images, # A file, a folder, a PIL image, a uint8 array, or a list of them
     keep:float=.95, # Share of validation images that are not called strange, in (0, 1)
     k:int=10, # Which neighbour counts
 ) -> pd.DataFrame: # Columns image, distance, strange
     "Which images are unlike all that the network was trained on"
     check_number('keep', keep, 0, 1)
-    dls, images = self.dls, list(images)
+    dls, many = self.dls, _listed(images)
+    images = [images] if many is None else many
     if dls.table is None: raise InputError('none_of_these: these loaders have no table of images; '
                                            'make them with image_dls')
     if not len(dls.valid_ds): raise InputError('none_of_these: validation images are needed')
+    if not images: return pd.DataFrame(columns=['image', 'distance', 'strange'])
     rows = [dls.table[dls.table.split.eq(s)] for s in ('train', 'valid')]
     given = pd.DataFrame(dict(image=pd.Series(images, dtype=object)))
     train, valid, x = (_plain_features(self, r) for r in (*rows, given))

@@ -130,6 +130,9 @@ def lr_find(self:CNNLearner,
     names = self.cnn.names
     first, shares = names[stage_index(names, first)], stage_lrs(1, lr_decay, len(names))
     bn = default_bn(names, first, new_stages(self.cnn))
+    learning = any(check_bn(b)[0] for b in bn_policies(names, first, bn).values())
+    if self.dls.train.bs == 1 and learning: raise InputError(
+        'bs: 1, but batch norm learns from a batch; give bs=2 or more')
     lrs = low*(high/low)**(np.arange(num_it)/num_it)
     with no_random(self.seed): found = _range_test(self, first, bn, shares, lrs, stop_div)
     if show_plot: found.plot()

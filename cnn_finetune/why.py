@@ -28,8 +28,9 @@ def class_map(
     "What speaks for a class, by place"
     check_one_of('method', method, METHODS)
     stage = check_one_of('stage', stage or net.names[-2], net.names[:-1])
+    x = x.to(next(net.parameters()).device)
     with evaluating(net), torch.enable_grad():
-        score, maps = _score_and_maps(net, x, stage)
+        score, maps, own = _score_and_maps(net, x, stage)
         if maps.ndim != 4: raise InputError(f'stage: {stage!r} of {net.arch} gives features '
             'and no maps; explain a network that is not two side by side')
         _check_finite(score)
@@ -37,7 +38,7 @@ def class_map(
         total = score.gather(1, chosen.to(score.device)[:, None]).sum()
         slope, = torch.autograd.grad(total, maps)
     if method == 'grad-cam': slope = slope.mean((2, 3), keepdim=True)
-    return (slope*maps).sum(1).clamp(min=0).detach()
+    return (slope*maps)[:, :own].sum(1).clamp(min=0).detach()
 
 def _check_finite(score):
     wrong = ~score.isfinite().all(1)
@@ -47,9 +48,11 @@ def _check_finite(score):
 def _score_and_maps(net, x, stage):
     x = net.input(x)
     for name, part in net.stages.items():
-        x = part(x)
-        if name == stage: maps = x = x.detach().requires_grad_()
-    return net.head(net.pool(x)), maps
+        given, x = x, part(x)
+        if name != stage: continue
+        maps = x = x.detach().requires_grad_()
+        own = x.shape[1] - given.shape[1]*isinstance(part[0], Beside) # Without the means that go on beside it
+    return net.head(net.pool(x)), maps, own
 
 # %% ../nbs/21_why.ipynb #b175b9f2
 class Why:
@@ -113,11 +116,12 @@ def faithfulness(
     steps:int=16, # Parts that are blurred one after the other
 ) -> dict: # Areas: deletion, insertion, in [0, 1]
     "How the probability falls and rises with the places that a map names"
-    x = pixels.float()[None]/255
-    k = max(3, pixels.shape[-1]//4)//2*2 + 1
+    device = next(net.parameters()).device
+    x, heat = pixels.to(device).float()[None]/255, heat.to(device)
+    k = max(3, min(pixels.shape[1:])//4)//2*2 + 1
     soft = F.avg_pool2d(F.pad(x, (k//2,)*4, mode='reflect'), k, 1)
     rank = heat.flatten().argsort(descending=True).argsort().view(heat.shape)
-    cuts = torch.linspace(0, heat.numel(), steps + 1)
+    cuts = torch.linspace(0, heat.numel(), steps + 1, device=device)
     first = (rank[None] < cuts[:, None, None])[:, None]
     def probability(x):
         _check_finite(score := net(x))
