@@ -124,6 +124,11 @@ def check_front():
     return sh('python .ci/front.py').strip()
 
 
+def check_gpu():
+    "No operation mixes a tensor of the CPU with one of an imagined GPU."
+    return sh('python tools/imagined_gpu.py').strip()
+
+
 def check_wheel():
     "The wheel holds every module, and works outside the clone."
     with tempfile.TemporaryDirectory() as folder:
@@ -210,7 +215,7 @@ def checks(install_too):
     steps += [('demo', check_demo), ('help', check_help)]
     if install_too: steps += [('install-dev', lambda: install('dev'))]
     steps += [('export', check_export), ('clean', check_clean), ('readme', check_readme),
-              ('front', check_front), ('wheel', check_wheel), ('size', check_size),
+              ('front', check_front), ('gpu', check_gpu), ('wheel', check_wheel), ('size', check_size),
               ('paths', check_paths), ('site', check_site)]
     return steps
 
