@@ -1250,6 +1250,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cnn_finetune.solve._check_rows': ('solve.html#_check_rows', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._check_scatter': ('solve.html#_check_scatter', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._check_sets': ('solve.html#_check_sets', 'cnn_finetune/solve.py'),
+                                    'cnn_finetune.solve._check_several': ('solve.html#_check_several', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._check_weights': ('solve.html#_check_weights', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._close': ('solve.html#_close', 'cnn_finetune/solve.py'),
                                     'cnn_finetune.solve._evidence': ('solve.html#_evidence', 'cnn_finetune/solve.py'),

@@ -283,9 +283,9 @@ def _check_sums(found, name):
     fit = ((products.abs() <= length[i]*length[j] + little).all()
            and ((sums**2/counts[:, None]).sum(0) <= squares + little).all())
     counted = (counts >= 1).all() and (counts == counts.round()).all()
-    places = found.get('places', counts[:0])
-    if len(places): # The digests, one of each row
-        counted = counted and torch.equal(places.clamp(0, len(counts)).bincount(minlength=len(counts)), counts.long())
+    if 'places' in found: # A digest of each row
+        own = found['places'].clamp(0, len(counts)).bincount(minlength=len(counts))
+        counted = counted and torch.equal(own, counts.long())
     known = int(found['kind']) in (0, 1) and penalty >= 0 and temperature > 0 # ridge, lda
     if not (fit and counted and known): raise InputError(
         f'{name}: its numbers are not sums of features; copy the bundle again')

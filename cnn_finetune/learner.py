@@ -355,7 +355,7 @@ def cnn_learner(
     weights:str=None, # Local weights file for the body, used instead of the pretrained ones
     start=None, # A CNN, a run or a bundle to go on from; classes of the same name keep their weights
     head:str='mlp', # Kind of head, one of HEADS
-    hidden:int=None, # Width of the head's hidden layer; 0 for a linear head; default 512, or twice the classes
+    hidden:int=None, # Width of the head's hidden layer; 0 for a linear head; default 512, or more for over 256 classes
     dropout:float=None, # Share of features the head leaves out in training, in [0, 1); default .2
     head_args:dict=None, # Further arguments of the head
     label_smoothing:float=.1, # Share of the target spread over all classes, in [0, 1)

@@ -664,8 +664,10 @@ def check_solvable(
 ):
     "Say what keeps the head of a network from being solved, before any image is looked at"
     _check_holds(net.head, net.n_features, len(net.classes))
-    if kind == 'lda' and net.kind == 'multilabel': raise InputError(
-        "kind: 'lda' is for one label an image; use 'ridge' for several")
+    if net.kind == 'multilabel': _check_several(kind)
+
+def _check_several(kind):
+    if kind == 'lda': raise InputError("kind: 'lda' is for one label an image; use 'ridge' for several")
 
 _LINEAR = [nn.BatchNorm1d, nn.Dropout, nn.Linear]
 _HOLDING = _LINEAR, _LINEAR[:2] + [nn.Linear, nn.ReLU] + _LINEAR
@@ -748,6 +750,7 @@ def hold(self:Sums,
 def _solved_rows(learn, x, y, kind, weights, smoothing, groups=None):
     if y.ndim == 1: return solve_head(
         x, y, kind, weights, len(learn.cnn.classes), smoothing, groups)
+    _check_several(kind)
     positive = learn.loss_func.weights if isinstance(learn.loss_func, BinaryLoss) else None
     if positive is not None: positive = positive.detach().cpu().double()
     return solve_labels(x, y.cpu(), PENALTIES, weights, smoothing, positive, groups)
