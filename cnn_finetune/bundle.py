@@ -284,8 +284,9 @@ def _check_sums(found, name):
            and ((sums**2/counts[:, None]).sum(0) <= squares + little).all())
     counted = (counts >= 1).all() and (counts == counts.round()).all()
     if 'places' in found: # A digest of each row
-        own = found['places'].clamp(0, len(counts)).bincount(minlength=len(counts))
-        counted = counted and torch.equal(own, counts.long())
+        places = found['places']
+        inside = ((places >= 0) & (places < len(counts))).all()
+        counted = counted and inside and torch.equal(places.bincount(minlength=len(counts)), counts.long())
     known = int(found['kind']) in (0, 1) and penalty >= 0 and temperature > 0 # ridge, lda
     if not (fit and counted and known): raise InputError(
         f'{name}: its numbers are not sums of features; copy the bundle again')

@@ -870,10 +870,8 @@ def _judged_several(dls, rows, x, near, together):
 def _joined(groups, given):
     "Groups of copies, joined with the groups that the table names"
     if given is None: return groups
-    given = pd.Series(np.asarray(given, dtype=object))
-    given = given.where(given.notna() & given.ne(''), None) # None where it names no group
     first = {}
-    pairs = [(first.setdefault(g, i), i) for i, g in enumerate(given) if g is not None]
+    pairs = [(first.setdefault(g, i), i) for i, g in enumerate(given) if pd.notna(g) and g != '']
     copies = [(first.setdefault(('copy', g), i), i) for i, g in enumerate(groups)]
     return copy_groups(pd.DataFrame(pairs + copies, columns=['a', 'b']), len(groups))
 
