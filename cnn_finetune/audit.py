@@ -14,6 +14,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .core import *
 from .images import *
+from .images import _name
 from .tables import *
 from .tables import _labels, _number
 
@@ -305,9 +306,6 @@ def _facts_table(table, facts):
     f.insert(0, 'file', names)
     return f.assign(label=table.label.to_numpy(), split=table.split.to_numpy(), side=side,
         group=group)
-
-def _name(image, i):
-    return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
 
 def _summary(facts, good, pre):
     h, w = good.h.median(), good.w.median()

@@ -21,7 +21,7 @@ from . import __version__
 from .core import *
 from .frozen import *
 from .images import *
-from .images import _is_file, _listed
+from .images import _is_file, _listed, _name
 from .network import *
 
 # %% ../nbs/22_bundle.ipynb #561a0710
@@ -371,8 +371,6 @@ def _batch(self:Predictor, images, names):
     probs = iter(self.probabilities(torch.stack(good)) if good else [])
     return [_answer(n, self.classes, next(probs), self.thresholds) if torch.is_tensor(r) else Prediction(n, error=r)
             for n, r in zip(names, read)]
-
-def _name(image, i): return str(image) if _is_file(image) else f'image {i}'
 
 def _read(image, pre):
     try: return pre(image)

@@ -607,6 +607,8 @@ def _listed(images):
 
 def _is_file(image): return isinstance(image, (str, os.PathLike))
 
+def _name(image, i): return str(image) if _is_file(image) else f'image {i}'
+
 # %% ../nbs/04_images.ipynb #05cceffb
 JUNK = {'__macosx', '__pycache__', '@eadir', '@recycle', '@tmp', '#recycle', '#snapshot',
     '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'desktop.ini'}

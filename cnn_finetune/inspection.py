@@ -27,7 +27,7 @@ from .data import *
 from .features import *
 from .frozen import *
 from .images import *
-from .images import _listed
+from .images import _is_file, _listed, _name
 from .learner import *
 from .report import _html_image, _html_table, _html_text
 from .solve import *
@@ -543,10 +543,8 @@ def _plain_features(learn, rows, mirrors=False):
         x = torch.cat([torch.stack([function(b.flip(-1) if m else b) for m in flips]) for b in batches], 1)
     return x.float().mean(0).cpu().numpy()
 
-def _name(image, i): return str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}'
-
 def _full_name(image, i):
-    return printable(_name(os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else image, i))
+    return printable(_name(os.path.abspath(image) if _is_file(image) else image, i))
 
 # %% ../nbs/20_inspect.ipynb #30c0ab3f
 def image_map(

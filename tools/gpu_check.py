@@ -2,8 +2,8 @@
 
     python tools/gpu_check.py [--images 256] [--size 224] [--out check.json]
 
-Prints one JSON object: what agrees within rounding, images a second, seconds of each part. It takes about
-three minutes at most, and needs no images: they are made from one seed. Without a GPU it says so and ends with code 2.
+Prints one JSON object: what agrees within rounding, images a second, seconds of each part. It is sized
+for less than five minutes, and needs no images: they are made from one seed. Without a GPU it says so and ends with code 2.
 """
 import argparse, json, os, platform, sys, tempfile, time, warnings
 from pathlib import Path

@@ -101,16 +101,17 @@ def learner(name='textures', of_each=12, bs=16, **kwargs):
     return learn
 
 
-def tuned(*args, method='lp_ft', epochs=1, **kwargs):
+def tuned(method='lp_ft', of_plan={}, **kwargs):
+    "A learner after a plan of one epoch; `kwargs` are those of `learner`"
     learn = learner(**kwargs)
-    learn.fine_tune(epochs, method=method, **dict(*args))
+    learn.fine_tune(1, method=method, **of_plan)
     assert next(learn.cnn.parameters()).device.type == 'cuda'
     return learn
 
 
 def answers():
     with tempfile.TemporaryDirectory() as folder:
-        learn, images = tuned(epochs=1), None
+        learn = tuned()
         images = list(learn.dls.table.image[:3])
         model = learn.save_bundle(Path(folder, 'model'))
         for kwargs in ({}, dict(mirrors=True), dict(precision='bf16')): Predictor(model, device='cuda', **kwargs)(images)
@@ -125,15 +126,16 @@ def inspected():
     learn.inspect(), learn.compare(sizes=[32, 48], n=60), learn.by_stage(60)
 
 
+TRAINED = dict(head_epochs=2, ema=.9, accumulate=2, clip=1., keep='best', patience=1)
 RUNS = dict(
     default=tuned,
-    top=lambda: tuned(method='top'), probe=lambda: tuned(method='probe'), gradual=lambda: tuned(method='gradual'),
-    fastai=lambda: tuned(method='fastai'), auto=lambda: tuned(method='auto'),
-    trained_head=lambda: tuned(dict(head_epochs=2, ema=.9, accumulate=2, clip=1., keep='best', patience=1)),
-    bf16=lambda: tuned(dict(precision='bf16', frozen='bf16')), fp16=lambda: tuned(dict(precision='fp16')),
+    top=lambda: tuned('top'), probe=lambda: tuned('probe'), gradual=lambda: tuned('gradual'),
+    fastai=lambda: tuned('fastai'), auto=lambda: tuned('auto'),
+    trained_head=lambda: tuned(of_plan=TRAINED),
+    bf16=lambda: tuned(of_plan=dict(precision='bf16', frozen='bf16')), fp16=lambda: tuned(of_plan=dict(precision='fp16')),
     several_labels=lambda: tuned(name='mosaics').set_thresholds(),
     weighted=lambda: [tuned(balance=b) for b in ('loss', 'sampler', 'logits')],
-    two_networks=lambda: tuned(arch='efficientnet_lite0+efficientnet_lite2', method='solve'),
+    two_networks=lambda: tuned('solve', arch='efficientnet_lite0+efficientnet_lite2'),
     answers=answers, inspected=inspected)
 
 
